@@ -1,0 +1,82 @@
+// Checks the arguments, then hands the work to the backend of the device the data is on.
+#include "core/operations.h"
+
+#include "core/check.h"
+#include "cpu/backend.h"
+#include "cpu/dispatch.h"
+
+namespace mipruner {
+namespace {
+
+// The device of the data, or the reason why this build cannot work there.
+Status check_device(Device device) {
+  if (device == Device::kCpu) return {};
+  return error(StatusCode::kNotSupported,
+               "device: got a CUDA tensor, but this build has no CUDA kernels; move it to the CPU "
+               "(tensor.cpu())");
+}
+
+}  // namespace
+
+Status normalize(const MatrixView& x, float eps, void* out, const Executor& executor) {
+  if (Status status = check_normalize(x, eps); !status.ok()) return status;
+  if (Status status = check_device(x.device); !status.ok()) return status;
+  const cpu::Kernels* kernels = nullptr;
+  if (Status status = cpu::active_kernels(&kernels); !status.ok()) return status;
+  cpu::normalize(*kernels, x, eps, out, executor);
+  return {};
+}
+
+size_t mutual_information_workspace_bytes(const RelevanceProblem& problem,
+                                          const Executor& executor) {
+  if (!check_relevance(problem, false).ok()) return 0;  // the call itself will say why
+  return cpu::mutual_information_workspace_bytes(problem, executor);
+}
+
+Status mutual_information(const RelevanceProblem& problem, float* scores, Workspace workspace,
+                          const Executor& executor) {
+  if (Status status = check_relevance(problem, false); !status.ok()) return status;
+  if (Status status = check_device(problem.visual.device); !status.ok()) return status;
+  const size_t needed = mutual_information_workspace_bytes(problem, executor);
+  if (Status status = check_workspace(workspace, needed); !status.ok()) return status;
+  const cpu::Kernels* kernels = nullptr;
+  if (Status status = cpu::active_kernels(&kernels); !status.ok()) return status;
+  cpu::mutual_information(*kernels, problem, scores, workspace, executor);
+  return {};
+}
+
+size_t top_k_workspace_bytes(const ScoresView& /*scores*/, int64_t /*k*/,
+                             const Executor& /*executor*/) {
+  return 0;
+}
+
+Status top_k(const ScoresView& scores, int64_t k, float* values, int64_t* indices,
+             Workspace /*workspace*/, const Executor& executor) {
+  if (Status status = check_top_k(scores, k); !status.ok()) return status;
+  if (Status status = check_device(scores.device); !status.ok()) return status;
+  cpu::top_k(scores, k, values, indices, executor);
+  return {};
+}
+
+size_t select_workspace_bytes(const SelectProblem& problem, const Executor& executor) {
+  if (!check_select(problem).ok()) return 0;
+  return cpu::select_workspace_bytes(problem, executor);
+}
+
+Status select(const SelectProblem& problem, int64_t* indices, float* scores, Workspace workspace,
+              const Executor& executor) {
+  if (Status status = check_select(problem); !status.ok()) return status;
+  if (Status status = check_device(problem.relevance.visual.device); !status.ok()) return status;
+  const size_t needed = select_workspace_bytes(problem, executor);
+  if (Status status = check_workspace(workspace, needed); !status.ok()) return status;
+  const cpu::Kernels* kernels = nullptr;
+  if (Status status = cpu::active_kernels(&kernels); !status.ok()) return status;
+  cpu::select(*kernels, problem, indices, scores, workspace, executor);
+  return {};
+}
+
+bool has_cuda() { return false; }
+
+const char* version() { return MIPRUNER_VERSION; }
+
+}  // namespace mipruner

@@ -1,0 +1,40 @@
+// Tasks on the lanes of an executor.
+#pragma once
+
+#include <algorithm>
+#include <atomic>
+
+#include "core/executor.h"
+
+namespace mipruner {
+
+// Calls task(index, lane) once for each index in [0, count). Lanes draw indices from one counter,
+// so a slow lane takes fewer of them. Tasks must write disjoint memory; returns when all are done.
+template <class Task>
+void for_each_task(const Executor& executor, int64_t count, const Task& task) {
+  const int64_t lanes = executor.run ? std::min(executor.lanes, count) : 1;
+  if (lanes <= 1) {
+    for (int64_t index = 0; index < count; ++index) task(index, int64_t{0});
+    return;
+  }
+  struct Shared {
+    std::atomic<int64_t> next{0};
+    int64_t count;
+    const Task* task;
+  } shared;
+  shared.count = count;
+  shared.task = &task;
+  executor.run(
+      executor.self, lanes,
+      [](void* context, int64_t lane) {
+        auto& work = *static_cast<Shared*>(context);
+        for (;;) {
+          const int64_t index = work.next.fetch_add(1, std::memory_order_relaxed);
+          if (index >= work.count) return;
+          (*work.task)(index, lane);
+        }
+      },
+      &shared);
+}
+
+}  // namespace mipruner

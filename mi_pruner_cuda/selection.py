@@ -1,0 +1,176 @@
+"""select: one call from embeddings to the rows to keep."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from .budget import Mass, keep_count, resolve
+
+__all__ = ["Mass", "Selection", "keep_count", "select"]
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What select returns.
+
+    indices: int64, ascending: (K), or (B, K) for a batch, where an item that keeps fewer than K rows
+        ends in -1.
+    scores: float32 (N) or (B, N), the relevance of every row in nats; -inf for rows that do not count.
+    n_kept: how many rows are kept: an int, or a list of B ints for a batch.
+    reason: what happened, in words.
+    """
+
+    indices: Any
+    scores: Any
+    n_kept: int | list[int]
+    reason: str
+
+
+def select(
+    visual,
+    text,
+    keep,
+    *,
+    visual_mask=None,
+    text_mask=None,
+    temperature: float = 0.1,
+    redundancy: float = 0.0,
+    estimator: str = "specific",
+    always_keep=None,
+) -> Selection:
+    """The visual rows that carry the most information about the text rows.
+
+    Args:
+        visual: (N, D) or (B, N, D) float32, float16 or bfloat16, after the projector.
+        text: (M, D) or (B, M, D), the question's token embeddings, same dtype and device. M = 0 selects
+            without text, by redundancy alone, and needs redundancy > 0.
+        keep: an int >= 1 (exact count; more than N keeps all), a float in (0, 1] (keep_count of the rows
+            that are not masked) or Mass(share) ((N, D) only).
+        visual_mask: bool (N) or (B, N), True where the row counts; masked rows are never selected.
+        text_mask: bool (M) or (B, M).
+        temperature: tau > 0.
+        redundancy: lambda >= 0; 0 is exactly the top K by relevance.
+        estimator: "specific", "posterior", "joint" or "cosine".
+        always_keep: indices into the N rows ((N, D) only) that are kept whatever their score, as part of
+            the K. With redundancy > 0 the other rows are chosen greedily among themselves.
+
+    Raises:
+        TypeError, ValueError: naming the argument, what was given and what is allowed.
+    """
+    from . import ops
+
+    options = {"temperature": temperature, "estimator": estimator}
+    if visual.dim() == 3:
+        if isinstance(keep, Mass):
+            raise ValueError(
+                "keep: got Mass for a batch; its count differs per item, select one by one"
+            )
+        if always_keep is not None:
+            raise ValueError("always_keep: got a batch, allowed with (N, D) rows only")
+        return _select_batch(visual, text, keep, visual_mask, text_mask, redundancy, options)
+    n = _row_count(visual, visual_mask)
+    if isinstance(keep, Mass):
+        scores = ops.mutual_information(visual, text, visual_mask, text_mask, **options)
+        k = keep.count(scores.tolist())
+    else:
+        k = max(1, resolve(keep, n))
+    if always_keep is not None:
+        indices, scores = _select_around(
+            visual, text, k, visual_mask, text_mask, redundancy, options, always_keep
+        )
+    else:
+        indices, scores = ops.select(
+            visual, text, k, visual_mask, text_mask, redundancy=redundancy, **options
+        )
+        indices = indices[: min(k, n)]
+    return Selection(
+        indices, scores, indices.shape[0], _reason(keep, k, n, text, text_mask, estimator)
+    )
+
+
+def _select_batch(visual, text, keep, visual_mask, text_mask, redundancy, options):
+    import torch
+
+    from . import ops
+
+    n = visual.shape[1]
+    if visual_mask is None or isinstance(keep, int):
+        k = max(1, resolve(keep, n))
+        indices, scores = ops.select(
+            visual, text, k, visual_mask, text_mask, redundancy=redundancy, **options
+        )
+        if visual_mask is None:
+            kept = [indices.shape[1]] * indices.shape[0]
+        else:
+            kept = (indices >= 0).sum(1).tolist()
+        return Selection(
+            indices, scores, kept, _reason(keep, k, n, text, text_mask, options["estimator"])
+        )
+    # A ratio of unequal lengths keeps unequal counts: one item at a time, then padded to one width.
+    items = [
+        select(
+            visual[b], text[b], keep, visual_mask=visual_mask[b],
+            text_mask=None if text_mask is None else text_mask[b], redundancy=redundancy, **options,
+        )
+        for b in range(visual.shape[0])
+    ]  # fmt: skip
+    kept = [item.n_kept for item in items]
+    indices = visual.new_full((len(items), max(kept, default=0)), -1, dtype=torch.int64)
+    scores = visual.new_empty((len(items), n), dtype=torch.float32)
+    for b, item in enumerate(items):
+        indices[b, : kept[b]] = item.indices
+        scores[b] = item.scores
+    return Selection(indices, scores, kept, items[0].reason if items else "the batch is empty")
+
+
+def _select_around(visual, text, k, visual_mask, text_mask, redundancy, options, always_keep):
+    """Keeps the named rows and fills the rest of k from the others."""
+    import torch
+
+    from . import ops
+
+    n = visual.shape[0]
+    kept = torch.as_tensor(always_keep, dtype=torch.int64, device=visual.device).unique()
+    if kept.numel() and not (0 <= int(kept.min()) and int(kept.max()) < n):
+        raise ValueError(f"always_keep: got {kept.tolist()}, allowed are indices in [0, {n})")
+    if visual_mask is not None and not bool(visual_mask[kept].all()):
+        raise ValueError("always_keep: got a row that visual_mask masks out")
+    if kept.numel() > k:
+        raise ValueError(f"always_keep: got {kept.numel()} rows, allowed are at most keep = {k}")
+    others = torch.ones(n, dtype=torch.bool, device=visual.device)
+    if visual_mask is not None:
+        others &= visual_mask
+    others[kept] = False
+    scores = (
+        ops.mutual_information(visual, text, visual_mask, text_mask, **options)
+        if text.shape[0]
+        else visual.new_zeros(n, dtype=torch.float32)
+    )
+    wanted = min(k - kept.numel(), int(others.sum()))
+    if wanted == 0:
+        return kept, scores
+    if redundancy > 0:
+        chosen, _ = ops.select(
+            visual, text, wanted, others, text_mask, redundancy=redundancy, **options
+        )
+    else:
+        candidates = others.nonzero()[:, 0]
+        chosen = candidates[ops.top_k(scores[candidates], wanted)[1]]
+    return torch.cat([kept, chosen]).sort().values, scores
+
+
+def _row_count(visual, visual_mask) -> int:
+    return visual.shape[0] if visual_mask is None else int(visual_mask.sum())
+
+
+def _reason(keep, k, n, text, text_mask, estimator) -> str:
+    words = text.shape[-2] if text_mask is None or text_mask.dim() > 1 else int(text_mask.sum())
+    notes = []
+    if k >= n:
+        notes.append(f"kept all: {k} of {n} asked for")
+    if words == 0:
+        notes.append("no text: selected by redundancy alone")
+    if words == 1 and estimator == "specific":
+        notes.append("one text token: scored by pointwise information")
+    if isinstance(keep, Mass):
+        notes.append(f"{k} rows hold {keep.share:g} of the relevance")
+    return "; ".join(notes) or "selected"
