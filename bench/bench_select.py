@@ -2,10 +2,11 @@
 
     python bench/bench_select.py --json select.json
 
-Eager PyTorch works in float32 whatever the input: float16 and bfloat16 are converted first, because the
-method's scores do not survive half-precision arithmetic. Both sides are called in turn, so that a change in
-the machine's speed meets both; medians are reported. The correctness column compares ours with the reference
-in float64: the largest difference of a score, relative to the largest score, and how many of the K rows agree.
+Eager PyTorch works in float32 whatever the input: float16 and bfloat16 are converted first, because
+the method's scores do not survive half-precision arithmetic. Both sides are called in turn, so that
+a change in the machine's speed meets both; medians are reported. The correctness columns compare
+ours with the reference in float64: the largest difference of a score, relative to the largest score, and
+how many of the K rows agree.
 """
 
 import argparse
@@ -58,7 +59,7 @@ def eager_greedy(visual, text, k, redundancy):
 
 
 def make_input(n, d, m, dtype, seed=0):
-    """Random rows of which an eighth resemble a word each: the scores have a spread, as real ones do."""
+    """Random rows, an eighth of which resemble a word each: scores spread as real ones do."""
     generator = torch.Generator().manual_seed(seed)
     visual = torch.randn(n, d, generator=generator)
     text = torch.randn(m, d, generator=generator)
@@ -109,11 +110,12 @@ def measure(shape, dtype_name, threads, repeats, redundancy):
     our_seconds, eager_seconds = time_pair(ours, eager, repeats)
     indices, scores = ours()
     exact = reference.mutual_information(visual.double(), text.double())
-    # The float64 greedy of 8192 rows would take minutes: there the eager float32 choice is the yardstick.
+    # The float64 greedy of 8192 rows would take minutes: there eager float32 is the yardstick.
     expected = eager()[0] if redundancy else reference.top_k(exact, k)[1]
     return {
-        "n": n, "d": d, "m": m, "k": k, "dtype": dtype_name, "threads": threads, "redundancy": redundancy,
-        "repeats": repeats, "ours_ms": our_seconds * 1e3, "eager_ms": eager_seconds * 1e3,
+        "n": n, "d": d, "m": m, "k": k, "dtype": dtype_name, "threads": threads,
+        "redundancy": redundancy, "repeats": repeats,
+        "ours_ms": our_seconds * 1e3, "eager_ms": eager_seconds * 1e3,
         "ratio": eager_seconds / our_seconds, "workspace_mib": workspace_bytes(ours) / 2**20,
         "score_error": ((scores - exact).abs().max() / exact.abs().max()).item(),
         "same_rows": len(set(indices.tolist()) & set(expected.tolist())),
@@ -122,8 +124,8 @@ def measure(shape, dtype_name, threads, repeats, redundancy):
 
 def format_table(rows):
     lines = [
-        "| N / D / M / K | dtype | threads | redundancy | eager ms | ours ms | ratio | workspace MiB "
-        "| score error | same rows |",
+        "| N / D / M / K | dtype | threads | redundancy | eager ms | ours ms | ratio "
+        "| workspace MiB | score error | same rows |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for r in rows:

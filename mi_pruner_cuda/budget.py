@@ -8,8 +8,8 @@ from numbers import Integral, Real
 def keep_count(n: int, ratio: float) -> int:
     """The number of rows that the ratio keeps of n: min(n, max(1, floor(ratio * n + 0.5))).
 
-    A pure function of (n, ratio), the same in C, C++ and Python: an engine may size its placeholders
-    before anything is encoded. Halves round up. n = 0 keeps 0.
+    A pure function of (n, ratio), the same in C, C++ and Python: an engine may size its
+    placeholders before anything is encoded. Halves round up. n = 0 keeps 0.
 
     Raises:
         TypeError: n is no integer or ratio no number.
@@ -43,7 +43,7 @@ class Mass:
             raise ValueError(f"Mass(share): got {self.share}, allowed is a number in (0, 1]")
 
     def count(self, scores) -> int:
-        """The smallest K >= 1 whose K largest scores reach the share; scores: any 1-D sequence, nats."""
+        """The smallest K >= 1 whose K largest scores (a 1-D sequence, nats) reach the share."""
         gains = sorted((max(0.0, float(s)) for s in scores), reverse=True)
         goal = self.share * math.fsum(gains)
         kept = 0.0

@@ -1,11 +1,12 @@
 """The method in plain PyTorch: the oracle that every kernel is tested against.
 
-Nothing here is fast and everything is meant to be read beside the method's equations. Rows that do not
-count (masked, or holding NaN or Inf) are removed first, so each formula sees only rows that do. Compute
-in float64 by passing float64 tensors; float16 and bfloat16 are computed in float32.
+Nothing here is fast and everything is meant to be read beside the method's equations. Rows that do
+not count (masked, or holding NaN or Inf) are removed first, so each formula sees only rows that do.
+Compute in float64 by passing float64 tensors; float16 and bfloat16 are computed in float32.
 
-Source: Li, Tiulpin, Blaschko, "MI-Pruner: Crossmodal Mutual Information-guided Token Pruner for Efficient
-MLLMs" (arXiv 2604.03072). The equations were reconstructed from the paper's abstract and summaries.
+Source: Li, Tiulpin, Blaschko, "MI-Pruner: Crossmodal Mutual Information-guided Token Pruner for
+Efficient MLLMs" (arXiv 2604.03072). The equations were reconstructed from the paper's abstract and
+summaries.
 """
 
 import math
@@ -55,8 +56,8 @@ def mutual_information(
         estimator: one of ESTIMATORS.
 
     Returns:
-        (N) or (B, N), float32 (float64 for float64 input). Rows that do not count score -inf. With no
-        text row that counts every other row scores 0.
+        (N) or (B, N), float32 (float64 for float64 input). Rows that do not count score -inf. With
+        no text row that counts every other row scores 0.
     """
     if visual.dim() == 3:
         scores = [
@@ -183,12 +184,12 @@ def select(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The k rows to keep, and every row's relevance.
 
-    Args: as in mutual_information; k >= 1; redundancy >= 0, 0 meaning exactly the top k by relevance.
+    Args: as in mutual_information; k >= 1; redundancy >= 0, 0 being exactly the top k.
 
     Returns:
-        int64 indices, ascending, (min(k, N)) or (B, min(k, N)); and the scores of mutual_information.
-        Rows that hold NaN or Inf are chosen only after all others, masked rows never: an item with too
-        few rows ends in -1.
+        int64 indices, ascending, (min(k, N)) or (B, min(k, N)); and the scores of
+        mutual_information. Rows that hold NaN or Inf are chosen only after all others, masked rows
+        never: an item with too few rows ends in -1.
     """
     if visual.dim() == 3:
         items = [

@@ -12,9 +12,10 @@ __all__ = ["Mass", "Selection", "keep_count", "select"]
 class Selection:
     """What select returns.
 
-    indices: int64, ascending: (K), or (B, K) for a batch, where an item that keeps fewer than K rows
-        ends in -1.
-    scores: float32 (N) or (B, N), the relevance of every row in nats; -inf for rows that do not count.
+    indices: int64, ascending: (K), or (B, K) for a batch, where an item that keeps fewer than K
+        rows ends in -1.
+    scores: float32 (N) or (B, N), the relevance of every row in nats; -inf for rows that do not
+        count.
     n_kept: how many rows are kept: an int, or a list of B ints for a batch.
     reason: what happened, in words.
     """
@@ -41,17 +42,17 @@ def select(
 
     Args:
         visual: (N, D) or (B, N, D) float32, float16 or bfloat16, after the projector.
-        text: (M, D) or (B, M, D), the question's token embeddings, same dtype and device. M = 0 selects
-            without text, by redundancy alone, and needs redundancy > 0.
-        keep: an int >= 1 (exact count; more than N keeps all), a float in (0, 1] (keep_count of the rows
-            that are not masked) or Mass(share) ((N, D) only).
+        text: (M, D) or (B, M, D), the question's token embeddings, same dtype and device. M = 0
+            selects without text, by redundancy alone, and needs redundancy > 0.
+        keep: an int >= 1 (exact count; more than N keeps all), a float in (0, 1] (keep_count of the
+            rows that are not masked) or Mass(share) ((N, D) only).
         visual_mask: bool (N) or (B, N), True where the row counts; masked rows are never selected.
         text_mask: bool (M) or (B, M).
         temperature: tau > 0.
         redundancy: lambda >= 0; 0 is exactly the top K by relevance.
         estimator: "specific", "posterior", "joint" or "cosine".
-        always_keep: indices into the N rows ((N, D) only) that are kept whatever their score, as part of
-            the K. With redundancy > 0 the other rows are chosen greedily among themselves.
+        always_keep: indices into the N rows ((N, D) only) that are kept whatever their score, as
+            part of the K. With redundancy > 0 the other rows are chosen greedily among themselves.
 
     Raises:
         TypeError, ValueError: naming the argument, what was given and what is allowed.
@@ -130,7 +131,7 @@ def _select_around(visual, text, k, visual_mask, text_mask, redundancy, options,
 
     n = visual.shape[0]
     kept = torch.as_tensor(always_keep, dtype=torch.int64, device=visual.device).unique()
-    if kept.numel() and not (0 <= int(kept.min()) and int(kept.max()) < n):
+    if kept.numel() and (int(kept.min()) < 0 or int(kept.max()) >= n):
         raise ValueError(f"always_keep: got {kept.tolist()}, allowed are indices in [0, {n})")
     if visual_mask is not None and not bool(visual_mask[kept].all()):
         raise ValueError("always_keep: got a row that visual_mask masks out")
