@@ -57,8 +57,13 @@ def select(
     Raises:
         TypeError, ValueError: naming the argument, what was given and what is allowed.
     """
+    import torch
+
     from . import ops
 
+    for name, rows in (("visual", visual), ("text", text)):
+        if not isinstance(rows, torch.Tensor):
+            raise TypeError(f"{name}: got {type(rows).__name__}, allowed is a torch.Tensor")
     options = {"temperature": temperature, "estimator": estimator}
     if visual.dim() == 3:
         if isinstance(keep, Mass):
@@ -167,7 +172,8 @@ def _reason(keep, k, n, text, text_mask, estimator) -> str:
     words = text.shape[-2] if text_mask is None or text_mask.dim() > 1 else int(text_mask.sum())
     notes = []
     if k >= n:
-        notes.append(f"kept all: {k} of {n} asked for")
+        asked_for = keep if isinstance(keep, int) else k
+        notes.append(f"kept all: {asked_for} of {n} asked for")
     if words == 0:
         notes.append("no text: selected by redundancy alone")
     if words == 1 and estimator == "specific":

@@ -1,0 +1,139 @@
+"""mi_pruner_cuda.select: what it adds to the operator."""
+
+import pytest
+import torch
+from inputs import related
+
+from mi_pruner_cuda import Mass, keep_count, reference, select
+
+
+def test_ratio_and_count():
+    visual, text = related(50, 6, 16)
+    by_ratio, by_count = select(visual, text, 0.3), select(visual, text, 15)
+    assert by_ratio.n_kept == 15 == keep_count(50, 0.3)
+    assert torch.equal(by_ratio.indices, by_count.indices)
+    expected, scores = reference.select(visual.double(), text.double(), 15)
+    assert torch.equal(by_ratio.indices, expected)
+    torch.testing.assert_close(by_ratio.scores, scores.float(), rtol=1e-4, atol=1e-6)
+    assert by_ratio.reason == "selected"
+
+
+def test_more_than_all_is_said():
+    visual, text = related(5, 3, 8)
+    selection = select(visual, text, 9)
+    assert selection.indices.tolist() == [0, 1, 2, 3, 4]
+    assert selection.n_kept == 5
+    assert selection.reason == "kept all: 9 of 5 asked for"
+
+
+def test_mask_shrinks_what_a_ratio_counts():
+    visual, text = related(40, 3, 8)
+    mask = torch.arange(40) < 10
+    selection = select(visual, text, 0.5, visual_mask=mask)
+    assert selection.n_kept == 5 and (selection.indices < 10).all()
+    assert select(visual, text, 30, visual_mask=mask).indices.tolist() == list(range(10))
+
+
+def test_mass_keeps_the_share():
+    visual, text = related(60, 6, 24)
+    selection = select(visual, text, Mass(0.8))
+    kept, total = selection.scores[selection.indices].sum(), selection.scores.sum()
+    assert kept >= 0.8 * total
+    weakest = selection.scores[selection.indices].min()
+    assert kept - weakest < 0.8 * total
+    assert "0.8 of the relevance" in selection.reason
+
+
+def test_batches():
+    visual, text = related(30, 4, 12, batch=(3,))
+    selection = select(visual, text, 0.2)
+    assert selection.indices.shape == (3, 6) and selection.n_kept == [6, 6, 6]
+    for b in range(3):
+        assert torch.equal(selection.indices[b], select(visual[b], text[b], 0.2).indices)
+
+
+def test_batches_with_masks_keep_each_its_share():
+    visual, text = related(30, 4, 12, batch=(3,))
+    mask = torch.arange(30) < torch.tensor([[30], [10], [2]])
+    for keep, counts in ((0.2, [6, 2, 1]), (8, [8, 8, 2])):
+        selection = select(visual, text, keep, visual_mask=mask)
+        assert selection.n_kept == counts
+        for b, count in enumerate(counts):
+            own = select(visual[b], text[b], keep, visual_mask=mask[b])
+            assert torch.equal(selection.indices[b, :count], own.indices)
+            assert (selection.indices[b, count:] == -1).all()
+            assert torch.equal(selection.scores[b], own.scores)
+
+
+def test_text_free_and_single_word_are_said():
+    visual, text = related(20, 3, 8)
+    assert "no text" in select(visual, text[:0], 5, redundancy=1.0).reason
+    assert "pointwise" in select(visual, text[:1], 5).reason
+    one = torch.tensor([False, True, False])
+    assert "pointwise" in select(visual, text, 5, text_mask=one).reason
+
+
+@pytest.mark.parametrize("redundancy", [0.0, 0.5])
+def test_always_keep(redundancy):
+    visual, text = related(40, 5, 16)
+    worst = select(visual, text, 40).scores.argsort()[:3]
+    selection = select(visual, text, 10, always_keep=worst, redundancy=redundancy)
+    assert selection.n_kept == 10 and torch.isin(worst, selection.indices).all()
+    assert (selection.indices.diff() > 0).all()
+    if redundancy == 0:
+        others = selection.indices[~torch.isin(selection.indices, worst)]
+        assert torch.equal(others, select(visual, text, 7).indices)
+    exact = select(visual, text, 3, always_keep=worst, redundancy=redundancy)
+    assert torch.equal(exact.indices, worst.sort().values)
+
+
+@pytest.mark.parametrize(
+    "always_keep, message",
+    [
+        ([40], "allowed are indices in"),
+        ([-1], "allowed are indices in"),
+        (range(11), "at most keep"),
+    ],
+)
+def test_always_keep_out_of_range(always_keep, message):
+    visual, text = related(40, 5, 16)
+    with pytest.raises(ValueError, match=message):
+        select(visual, text, 10, always_keep=list(always_keep))
+
+
+def test_always_keep_of_a_masked_row():
+    visual, text = related(40, 5, 16)
+    mask = torch.arange(40) != 7
+    with pytest.raises(ValueError, match="masks out"):
+        select(visual, text, 10, visual_mask=mask, always_keep=[7])
+
+
+@pytest.mark.parametrize(
+    "change, error, message",
+    [
+        ({"keep": 0}, ValueError, "keep: got 0"),
+        ({"keep": 1.5}, ValueError, "keep: got 1.5"),
+        ({"keep": "all"}, TypeError, "keep: got 'all'"),
+        ({"temperature": 0.0}, ValueError, "temperature: got 0.0"),
+        ({"redundancy": -1.0}, ValueError, "redundancy: got -1.0"),
+        ({"estimator": "entropy"}, ValueError, "estimator: got 'entropy'"),
+        ({"visual_mask": torch.ones(3, dtype=torch.bool)}, ValueError, "visual_mask: got shape"),
+        ({"text": torch.zeros(0, 8)}, ValueError, "redundancy: got 0"),
+        ({"text": torch.zeros(2, 9)}, ValueError, "text: got row width 9"),
+        ({"text": torch.zeros(2, 8).double()}, TypeError, "text: got dtype torch.float64"),
+        ({"visual": torch.zeros(8)}, ValueError, "visual: got 1 dimension"),
+        ({"visual": [[0.0] * 8]}, TypeError, "visual: got list"),
+    ],
+)
+def test_bad_arguments(change, error, message):
+    arguments = {"visual": torch.randn(5, 8), "text": torch.randn(2, 8), "keep": 2} | change
+    with pytest.raises(error, match=message):
+        select(**arguments)
+
+
+def test_mass_and_always_keep_need_one_item():
+    visual, text = related(30, 4, 12, batch=(3,))
+    with pytest.raises(ValueError, match="keep: got Mass for a batch"):
+        select(visual, text, Mass(0.5))
+    with pytest.raises(ValueError, match="always_keep: got a batch"):
+        select(visual, text, 4, always_keep=[0])
