@@ -1,0 +1,371 @@
+"""attach: prunes visual tokens before the language model, with forward hooks only.
+
+What happens in one forward of an attached model:
+1. A hook before the vision-and-language module notes the call: ids, images, given positions or
+   none.
+2. The module encodes the images, merges them into the text and calls its language model.
+3. A hook before the language model sees the merged embeddings. If the call has images, it selects,
+   gathers embeddings and positions, and hands over a mask of the pruned width. If the cache was
+   pruned earlier, it cuts the mask to the cache's columns. Otherwise it changes nothing.
+4. A hook after the language model notes on the cache which columns it holds (columns.CacheState).
+"""
+
+import inspect
+import weakref
+
+import torch
+
+from .choose import Options, choose, find_images
+from .columns import CacheState, kept_columns, next_positions, renumber
+from .models import Call, ImageShape, Parts, find_parts
+from .query import Query
+from .report import ImageReport, Report
+from .step import Step, cache_length, repeated_columns, write_state
+
+# Arguments of the language model that are handled by name.
+_HANDLED = {"inputs_embeds", "position_ids", "attention_mask", "past_key_values", "cache_position"}
+
+# Arguments of the vision-and-language module with a column per new token on their last axis.
+_CUT = ("input_ids", "position_ids", "mm_token_type_ids", "token_type_ids", "cache_position")
+
+
+def attach(
+    model,
+    keep,
+    *,
+    redundancy: float = 0.0,
+    temperature: float = 0.1,
+    estimator: str = "specific",
+    query=None,
+    positions: str = "original",
+    budget: str = "per-image",
+    min_tokens: int = 0,
+    tokenizer=None,
+) -> "Pruner":
+    """Prunes visual tokens in every forward and generate of the model until detach().
+
+    A pruned prefill returns hidden states and logits of the kept columns only: the last one is what
+    generate reads, the ones before no longer line up with input_ids. An integer logits_to_keep
+    counts from the end and works; labels and a tensor of logits_to_keep are refused.
+
+    A cache knows that it is pruned: later steps and turns on it go on correctly while the pruner is
+    attached, and new images in them are pruned too. Chunked prefill is refused. Assisted decoding
+    works where guessing begins after the prefill; guesses within it count as part of the question,
+    and are refused if they turn out wrong.
+
+    Args:
+        model: a transformers vision-language model that mi_pruner_cuda.huggingface.MODELS knows, in
+            eval mode.
+        keep: a ratio in (0, 1], an exact count >= 1 or Mass(share), per image or per pool.
+        redundancy, temperature, estimator: as in mi_pruner_cuda.select.
+        query: None takes the question from the prompt: its tokens without visual placeholders,
+            padding and special tokens and, where the tokenizer has a chat template, without the
+            template's own. In a conversation earlier turns count as well. "all" takes every text
+            token; a text (needs tokenizer) or token ids replace the question.
+        positions: "original" keeps every token's position, so that the numbers have gaps;
+            "renumbered" closes the gaps.
+        budget: "per-image" gives each image its own share of at least one token, "pooled" lets the
+            images of one item compete for one share, which may leave an image with nothing.
+        min_tokens: images (or pools) of at most that many tokens are kept whole.
+        tokenizer: the model's tokenizer or processor.
+
+    Returns:
+        A Pruner, for a with statement or until its detach().
+
+    Raises:
+        TypeError, ValueError: naming the argument, what was given and what is allowed.
+        RuntimeError: the model already has a pruner.
+    """
+    options = Options(keep, redundancy, temperature, estimator, positions, budget, min_tokens)
+    options.check()
+    parts = find_parts(model)
+    for module in (parts.model, parts.base, parts.language_model):
+        for hook in module._forward_pre_hooks.values():
+            if isinstance(getattr(hook, "__self__", None), Pruner):
+                raise RuntimeError("model: it already has a pruner; call that one's detach() first")
+    return Pruner(parts, options, Query(parts, query, tokenizer))
+
+
+class Pruner:
+    """A model's pruner. report: what the latest prefill kept; detach(): restores the model."""
+
+    def __init__(self, parts: Parts, options: Options, query: Query):
+        self.report = Report()
+        self.parts = parts
+        self.options = options
+        self._query = query
+        self._call: Call | None = None  # of the forward in progress
+        self._refused: str | None = None  # why this forward must not be pruned
+        self._pending: CacheState | None = None  # to be noted on the cache after the language model
+        self._prompt: _Prompt | None = None  # the latest one without a cache
+        self._handles = []
+        try:
+            self._register()
+        except BaseException:
+            self.detach()
+            raise
+
+    def _register(self) -> None:
+        parts = self.parts
+        self._before(parts.base, self._note_call)
+        self._after(parts.base, self._forget_call)
+        if parts.model is not parts.base:
+            self._before(parts.model, self._note_outputs)
+            self._after(parts.model, self._forget_outputs)
+        self._before(parts.language_model, self._prune)
+        self._handles.append(parts.language_model.register_forward_hook(self._note_cache))
+
+    def _before(self, module, hook) -> None:
+        self._handles.append(module.register_forward_pre_hook(hook, with_kwargs=True))
+
+    def _after(self, module, hook) -> None:
+        # always_call: a forward that raises must not leave its call noted.
+        self._handles.append(module.register_forward_hook(hook, always_call=True))
+
+    def detach(self) -> None:
+        """Removes the hooks: the model is as before. May be called again.
+
+        A cache that was filled while attached keeps its pruned columns; do not continue it without
+        the pruner.
+        """
+        while self._handles:
+            self._handles.pop().remove()
+        self._call = self._refused = self._pending = self._prompt = None
+
+    def __enter__(self) -> "Pruner":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.detach()
+
+    def _note_outputs(self, model, args, kwargs) -> None:
+        """Before the model with its head: arguments that need the logits of every column."""
+        inputs = _named(model, args, kwargs)
+        if inputs.get("labels") is not None:
+            self._refused = (
+                "labels: the loss would be taken at columns that pruning moves; detach() the pruner"
+            )
+        elif isinstance(inputs.get("logits_to_keep"), torch.Tensor):
+            self._refused = (
+                "logits_to_keep: got a tensor, allowed while pruning is an int (from the end)"
+            )
+
+    def _forget_outputs(self, *_) -> None:
+        self._refused = None
+
+    def _note_call(self, base, args, kwargs):
+        """Before the vision-and-language module."""
+        if base.training:
+            raise RuntimeError("model: it is in training mode; call eval() or detach() the pruner")
+        inputs = _named(base, args, kwargs)
+        ids = inputs.get("input_ids")
+        past = cache_length(inputs.get("past_key_values"))
+        if ids is None and inputs.get("inputs_embeds") is not None and past == 0:
+            raise ValueError(
+                "inputs_embeds: got a prompt without input_ids; pruning reads there which rows are "
+                "visual and which are the question"
+            )
+        repeated = repeated_columns(inputs)
+        for name in _CUT if repeated else ():
+            if inputs.get(name) is not None:
+                inputs[name] = inputs[name][..., repeated:]
+        self._call = Call(inputs.get("input_ids"), inputs)
+        return ((), inputs) if repeated else None
+
+    def _forget_call(self, *_) -> None:
+        self._call = self._pending = None
+
+    def _note_cache(self, module, args, output) -> None:
+        """After the language model."""
+        if self._pending is None:
+            return
+        cache = getattr(output, "past_key_values", None)
+        if cache is None and isinstance(output, tuple):
+            cache = next((part for part in output if hasattr(part, "get_seq_length")), None)
+        if cache is not None:
+            write_state(cache, self._pending)
+        self._pending = None
+
+    def _prune(self, module, args, kwargs):
+        """Before the language model."""
+        inputs = _named(module, args, kwargs)
+        if inputs.get("inputs_embeds") is None:
+            return None
+        given = self._call is None or self._call.inputs.get("position_ids") is not None
+        step = Step(inputs, self.parts.spec.position_axes, given)
+        keep = self._select(step)
+        if keep is not None and not bool(keep.all()):
+            if self._refused is not None:
+                raise ValueError(self._refused)
+            _check_unknown(inputs)
+            changed = self._pruned_inputs(step, keep)
+        elif step.state is not None:
+            changed = step.continued_inputs()
+        else:
+            return None  # untouched, bit for bit
+        inputs.update(changed)
+        if inputs.get("cache_position") is not None:
+            inputs["cache_position"] = None  # transformers 4 then derives it from the cache
+        return (), inputs
+
+    def _select(self, step: Step) -> torch.Tensor | None:
+        """Bool (B, L), False for columns to drop; None where the call brings no images."""
+        call = self._call
+        if call is None or call.input_ids is None:
+            return None
+        if step.past > 0 and not call.vision_tensors():
+            return None  # decoding; a generated placeholder is text
+        visual = call.input_ids == self.parts.image_token
+        if not bool(visual.any()):
+            if step.past == 0:
+                self._prompt = None
+                self.report = Report(
+                    ImageReport(item, None, 0, 0, "no image in the prompt")
+                    for item in range(visual.shape[0])
+                )
+                self._report_other_visual(call.input_ids)
+            return None
+        if step.past == 0 and self._prompt is not None and self._prompt.goes_on_in(call):
+            # Without a cache each step repeats the prompt: what was generated since is no question.
+            return self._prompt.extend(call)
+        call.check_whole()
+        images = find_images(visual, self._shapes(call, visual, step.positions))
+        keep, self.report = choose(
+            images,
+            step.embeddings.detach(),
+            call.input_ids,
+            step.real,
+            self._query,
+            self.parts.model.get_input_embeddings(),
+            self.options,
+        )
+        self._report_other_visual(call.input_ids)
+        self._prompt = _Prompt(call, keep) if step.past == 0 else None
+        return keep
+
+    def _report_other_visual(self, ids: torch.Tensor) -> None:
+        """Says so where a prompt has visual tokens that stay whole."""
+        for token in self.parts.other_visual:
+            for item, count in enumerate((ids == token).sum(1).tolist()):
+                if count:
+                    self.report.add_whole(item, count)
+
+    def _shapes(self, call: Call, visual: torch.Tensor, positions) -> list[ImageShape]:
+        """The table's shapes, with grids that the call does not state read off the positions."""
+        placeholders = int(visual.sum())
+        shapes = self.parts.spec.image_shapes(call, self.parts.model.config, placeholders)
+        if sum(shape.tokens for shape in shapes) != placeholders:
+            return shapes  # find_images says it
+        if self.parts.spec.position_axes == 1 or positions is None or positions.dim() != 3:
+            return shapes
+        planes = positions[-3:].expand(3, *visual.shape)[:, visual.to(positions.device)]
+        per_image = planes.split([shape.tokens for shape in shapes], dim=1)
+        return [_with_grid(shape, own) for shape, own in zip(shapes, per_image, strict=True)]
+
+    def _pruned_inputs(self, step: Step, keep: torch.Tensor) -> dict:
+        """The language model's new arguments for a call whose columns are pruned."""
+        columns = kept_columns(keep, step.real)
+        attended = columns.kept & columns.values(step.real)
+        mask = torch.cat([step.cached_mask, attended], dim=1)
+        given = step.caller_positions()
+        shift = step.shift.to(given.device)
+        positions = columns.values(given) - shift[:, None]
+        if self.options.positions == "renumbered":
+            gapped = next_positions(positions, attended)
+            positions = renumber(positions, attended, self.parts.spec.position_axes)
+            shift = shift + gapped - next_positions(positions, attended)
+        if positions.dim() == 3 and positions.shape[0] == 4:
+            # The plane before (t, h, w) numbers tokens, only to tell packed sequences apart.
+            count = torch.arange(positions.shape[-1], device=positions.device)
+            positions[0] = step.past + count
+        self._pending = CacheState(
+            mask=mask,
+            logical=step.logical + step.length,
+            next_position=next_positions(given, step.real),
+            shift=shift,
+            padded=not bool(mask.all()),
+        )
+        if not self._pending.padded:
+            _check_flash(self.parts.language_model.config, positions)
+        return {
+            "inputs_embeds": columns.rows(step.embeddings),
+            "position_ids": positions,
+            # Explicit even if it is all ones: without a mask transformers 5 takes a gap between
+            # positions for the border between packed sequences.
+            "attention_mask": mask.long(),
+        }
+
+
+class _Prompt:
+    """The latest uncached prompt, to recognise its repetition with one more token."""
+
+    def __init__(self, call: Call, keep: torch.Tensor):
+        self._ids = call.input_ids
+        self._vision = [weakref.ref(x) for x in call.vision_tensors()]
+        self._keep = keep
+        self._length = keep.shape[1]
+
+    def goes_on_in(self, call: Call) -> bool:
+        """Whether these are the same prompt and images, one token longer than last time."""
+        vision = call.vision_tensors()
+        return (
+            call.input_ids.shape == (self._keep.shape[0], self._length + 1)
+            and len(vision) == len(self._vision)
+            and all(old() is new for old, new in zip(self._vision, vision, strict=True))
+            and torch.equal(call.input_ids[:, : self._keep.shape[1]], self._ids)
+        )
+
+    def extend(self, call: Call) -> torch.Tensor:
+        """Bool (B, L): the prompt's choice, and everything after it."""
+        self._length = call.input_ids.shape[1]
+        more = self._keep.new_ones(self._keep.shape[0], self._length - self._keep.shape[1])
+        return torch.cat([self._keep, more], dim=1)
+
+
+def _named(module, args: tuple, kwargs: dict) -> dict:
+    """All arguments by name."""
+    if not args:
+        return dict(kwargs)
+    return {**dict(zip(inspect.signature(module.forward).parameters, args, strict=False)), **kwargs}
+
+
+def _with_grid(shape: ImageShape, positions: torch.Tensor) -> ImageShape:
+    """positions: (3, tokens). Kept as it is if the distinct (t, h, w) do not make a full grid."""
+    if shape.grid is not None:
+        return shape
+    t, h, w = (len(axis.unique()) for axis in positions)
+    return ImageShape(shape.tokens, (t, h, w)) if t * h * w == shape.tokens else shape
+
+
+def _check_flash(config, positions: torch.Tensor) -> None:
+    """Refuses positions that transformers' FlashAttention would cut into sequences wrongly.
+
+    It drops a mask of ones, takes gaps in a batch of one for packed sequences, and lets each begin
+    at position 0: right for a prompt that begins there, no sequence at all otherwise. (t, h, w)
+    positions are not read so.
+
+    Args:
+        config: the language model's.
+        positions: int64 (B, P) or (.., B, P), those of a batch without padding.
+    """
+    flash = "flash" in (getattr(config, "_attn_implementation", None) or "")
+    if not flash or positions.dim() == 3 or len(positions) != 1:
+        return
+    if int(positions[0, 0]) != 0 and bool((positions.diff() != 1).any()):
+        raise ValueError(
+            "positions: FlashAttention reads the gaps of a prompt whose first token was pruned, or "
+            'of a later turn, as packed sequences; pass positions="renumbered"'
+        )
+
+
+def _check_unknown(inputs: dict) -> None:
+    """An argument with a column per token that nobody cuts would be wrong silently."""
+    shape = inputs["inputs_embeds"].shape[:2]
+    for name, value in inputs.items():
+        if name in _HANDLED or not isinstance(value, torch.Tensor) or value.dim() < 2:
+            continue
+        if shape in (value.shape[:2], value.shape[-2:]):
+            raise ValueError(
+                f"{name}: the language model got a {tuple(value.shape)} tensor with a column per "
+                "token; missing is how to prune it"
+            )
