@@ -252,6 +252,16 @@ def test_threads_change_no_bit(problem, redundancy, estimator, threads, level):
             assert same_bits(one[0], many[0]) and same_bits(one[1], many[1])
 
 
+@pytest.mark.parametrize("redundancy", [0.0, 0.7])
+def test_busy_threads_change_no_bit(redundancy):
+    """Long enough for threads to meet in the middle of packing, multiplying and mirroring."""
+    visual, text = related(800, 256, 4096)
+    one = select(visual, text, 100, redundancy=redundancy)
+    for _ in range(6):
+        many = select(visual, text, 100, redundancy=redundancy, threads=4)
+        assert same_bits(one[0], many[0]) and same_bits(one[1], many[1])
+
+
 # ---- 5. every level agrees within 1e-5, as backends must ----
 
 

@@ -178,15 +178,15 @@ int64_t Redundancy::rows_to_fetch(int64_t k, const float* gains, const bool* cho
   return end - scratch_.batch;
 }
 
-// Gives the rows of the batch slots: empty ones and those of rows that were chosen before, which
-// are never asked for again. The first row of the batch gets one in any case; returns how many did.
+// Gives rows of the batch slots, in order, while there are any: empty ones and those of rows that
+// were chosen before, which are never asked for again. The first row always gets one: the row
+// fetched before it has been chosen since, so its slot at least is free. Returns how many rows got
+// one.
 int64_t Redundancy::place_batch(int64_t count, const bool* chosen) {
   int64_t placed = 0;
   for (int64_t slot = 0; slot < scratch_.capacity && placed < count; ++slot) {
     const int64_t row = scratch_.row_of[slot];
-    const bool is_last_resort = placed == 0 && slot == scratch_.capacity - 1;
-    if (row >= 0 && !chosen[row] && !is_last_resort) continue;
-    if (row >= 0) scratch_.slot_of[row] = -1;
+    if (row >= 0 && !chosen[row]) continue;
     scratch_.row_of[slot] = scratch_.batch[placed];
     scratch_.slot_of[scratch_.batch[placed]] = slot;
     ++placed;
