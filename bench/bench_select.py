@@ -5,8 +5,8 @@
 Eager PyTorch works in float32 whatever the input: float16 and bfloat16 are converted first, because
 the method's scores do not survive half-precision arithmetic. Both sides are called in turn, so that
 a change in the machine's speed meets both; medians are reported. The correctness columns compare
-ours with the reference in float64: the largest difference of a score, relative to the largest score, and
-how many of the K rows agree.
+ours with the reference in float64: the largest difference of a score, relative to the largest
+score, and how many of the K rows agree.
 """
 
 import argparse

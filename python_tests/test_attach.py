@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tiny_models import IMAGE, PAD, SQUARE, Prompt, inputs_for
 
 import mi_pruner_cuda
-from mi_pruner_cuda import Mass, attach
+from mi_pruner_cuda import Mass, Selection, attach
 from mi_pruner_cuda.huggingface.columns import kept_columns, renumber
 
 torch.set_num_threads(1)  # these models are too small to share
@@ -481,6 +481,47 @@ def test_scores_are_those_of_select(any_model):
     assert torch.equal(pruner.report[0].indices, selection.indices)
     assert torch.equal(pruner.report[0].scores, selection.scores)
     assert pruner.report[0].seconds > 0
+
+
+def every_other(visual, text, keep):
+    """A selector that ignores the question."""
+    indices = torch.arange(0, visual.shape[0], 2)
+    return Selection(indices, torch.zeros(visual.shape[0]), len(indices), "every other row")
+
+
+def test_a_selector_replaces_the_method(any_model):
+    inputs = inputs_for(any_model, [ONE])
+    with attach(any_model, keep=0.5, selector=every_other) as pruner:
+        generate(any_model, inputs)
+        (entry,) = pruner.report
+    assert entry.indices.tolist() == list(range(0, entry.tokens_before, 2))
+    assert "every other row" in entry.reason
+
+
+@pytest.mark.parametrize(
+    "indices", [[], [1, 0], [0, 0], [-1, 2], [10**6]], ids=["none", "order", "twice", "low", "high"]
+)
+def test_a_selector_that_breaks_the_rules(any_model, indices):
+    def selector(visual, text, keep):
+        chosen = torch.tensor(indices, dtype=torch.int64)
+        return Selection(chosen, torch.zeros(visual.shape[0]), len(indices), "broken")
+
+    inputs = inputs_for(any_model, [ONE])
+    with (
+        attach(any_model, keep=0.5, selector=selector),
+        pytest.raises(ValueError, match="selector: it returned indices"),
+    ):
+        logits(any_model, inputs)
+
+
+def test_a_selector_of_a_wrong_type(any_model):
+    with pytest.raises(TypeError, match="selector: got int"):
+        attach(any_model, keep=0.5, selector=3)
+    with (
+        attach(any_model, keep=0.5, selector=lambda *_: [0, 1]),
+        pytest.raises(TypeError, match="selector: it returned list"),
+    ):
+        logits(any_model, inputs_for(any_model, [ONE]))
 
 
 def continue_by_hand(model, inputs, tokens, keep):

@@ -1,6 +1,7 @@
 """Which visual columns of a batch stay: one selection per image, or one per item."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -24,6 +25,7 @@ class Options:
     positions: str
     budget: str
     min_tokens: int
+    selector: Callable | None = None
 
     def check(self) -> None:
         """Raises TypeError or ValueError naming the argument, before any prompt is seen."""
@@ -37,11 +39,23 @@ class Options:
             raise TypeError(f"min_tokens: got {self.min_tokens!r}, allowed is an integer >= 0")
         if self.min_tokens < 0:
             raise ValueError(f"min_tokens: got {self.min_tokens}, allowed is an integer >= 0")
+        if self.selector is not None and not callable(self.selector):
+            raise TypeError(
+                f"selector: got {type(self.selector).__name__}, allowed is a function of "
+                "(visual, text, keep) that returns a Selection"
+            )
         # The selection checks its own arguments: let it, on two rows.
-        self.select(torch.eye(2), torch.eye(2))
+        self._select_by_information(torch.eye(2), torch.eye(2))
 
     def select(self, visual: torch.Tensor, text: torch.Tensor) -> Selection:
         """(N, D), (M, D) -> Selection."""
+        if self.selector is None:
+            return self._select_by_information(visual, text)
+        selection = self.selector(visual, text, self.keep)
+        _check_choice(selection, visual.shape[0])
+        return selection
+
+    def _select_by_information(self, visual: torch.Tensor, text: torch.Tensor) -> Selection:
         return select(
             visual,
             text,
@@ -185,6 +199,19 @@ def _reason(selection: Selection, n: int, options: Options) -> str:
         if not note.startswith(("kept all", "selected"))
     ]
     return "; ".join([said, *notes])
+
+
+def _check_choice(selection, n: int) -> None:
+    """A selector of the user's must keep to what select guarantees."""
+    if not isinstance(selection, Selection):
+        raise TypeError(f"selector: it returned {type(selection).__name__}, allowed is a Selection")
+    indices = selection.indices
+    ascending = bool((indices.diff() > 0).all())
+    if not (ascending and len(indices) and int(indices[0]) >= 0 and int(indices[-1]) < n):
+        raise ValueError(
+            f"selector: it returned indices {indices.tolist()}, allowed are ascending indices in "
+            f"[0, {n}), at least one"
+        )
 
 
 def _choice(name: str, value, allowed: tuple[str, ...]) -> None:

@@ -41,6 +41,7 @@ def attach(
     budget: str = "per-image",
     min_tokens: int = 0,
     tokenizer=None,
+    selector=None,
 ) -> "Pruner":
     """Prunes visual tokens in every forward and generate of the model until detach().
 
@@ -68,6 +69,8 @@ def attach(
             images of one item compete for one share, which may leave an image with nothing.
         min_tokens: images (or pools) of at most that many tokens are kept whole.
         tokenizer: the model's tokenizer or processor.
+        selector: None selects by mutual information; a function of (visual (N, D), text (M, D),
+            keep) that returns a Selection replaces it, to compare other rules in the same place.
 
     Returns:
         A Pruner, for a with statement or until its detach().
@@ -76,7 +79,9 @@ def attach(
         TypeError, ValueError: naming the argument, what was given and what is allowed.
         RuntimeError: the model already has a pruner.
     """
-    options = Options(keep, redundancy, temperature, estimator, positions, budget, min_tokens)
+    options = Options(
+        keep, redundancy, temperature, estimator, positions, budget, min_tokens, selector
+    )
     options.check()
     parts = find_parts(model)
     for module in (parts.model, parts.base, parts.language_model):
