@@ -1,0 +1,67 @@
+"""Keeps the visual tokens that carry information about the question.
+
+Imports without torch, transformers and matplotlib: what needs them is loaded when it is first used.
+Where torch is installed, importing this package registers torch.ops.mipruner.*.
+"""
+
+import importlib
+import importlib.util
+import warnings
+from typing import TYPE_CHECKING
+
+from ._version import __version__
+from .budget import Mass, keep_count
+from .selection import Selection, select
+
+if TYPE_CHECKING:
+    from . import numpy, ops, reference
+    from .huggingface import attach
+    from .plotting import plot
+
+# Public names that are loaded on first use: the module that holds each, "" for a module itself.
+_LAZY = {
+    "attach": "huggingface",
+    "plot": "plotting",
+    "numpy": "",
+    "ops": "",
+    "reference": "",
+}
+
+__all__ = [
+    "Mass",
+    "Selection",
+    "__version__",
+    "attach",
+    "keep_count",
+    "numpy",
+    "ops",
+    "plot",
+    "reference",
+    "select",
+]
+
+
+def __getattr__(name: str):
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = importlib.import_module(f".{_LAZY[name] or name}", __name__)
+    value = getattr(module, name) if _LAZY[name] else module
+    globals()[name] = value
+    return value
+
+
+def __dir__():
+    return sorted(set(globals()) | set(__all__))
+
+
+def _register_ops():
+    """Registers the torch ops, or says why not: NumPy hosts may have a torch that does not suit."""
+    if importlib.util.find_spec("torch") is None:
+        return
+    try:
+        importlib.import_module(".ops", __name__)
+    except ImportError as error:
+        warnings.warn(f"torch.ops.mipruner is not available: {error}", RuntimeWarning, stacklevel=3)
+
+
+_register_ops()

@@ -1,0 +1,43 @@
+"""Checks of plain arguments, shared by the doors. Free of torch.
+
+`also` names the types that count as numbers besides Python's and NumPy's: torch's symbolic ones,
+while a graph is traced.
+"""
+
+import operator
+from numbers import Integral, Real
+
+ESTIMATORS = ("specific", "posterior", "joint", "cosine")
+
+# The core computes in float32, where a smaller number has no finite reciprocal.
+_LEAST, _MOST = 1e-38, 3e38
+
+
+def _number(name, value, least, allowed, also):
+    if isinstance(value, bool) or not isinstance(value, (Real, *also)):
+        raise TypeError(f"{name}: got {value!r}, allowed is {allowed}")
+    if not least <= value <= _MOST:  # NaN fails too
+        raise ValueError(f"{name}: got {value}, allowed is {allowed}")
+
+
+def positive(name: str, value, also: tuple = ()) -> None:
+    _number(name, value, _LEAST, "a finite number > 0", also)
+
+
+def not_negative(name: str, value, also: tuple = ()) -> None:
+    _number(name, value, 0.0, "a finite number >= 0", also)
+
+
+def count(name: str, value, also: tuple = ()):
+    """The value as an int; values of the types in `also` unchanged."""
+    if isinstance(value, bool) or not isinstance(value, (Integral, *also)):
+        raise TypeError(f"{name}: got {value!r}, allowed is an integer >= 1")
+    if value < 1:
+        raise ValueError(f"{name}: got {value}, allowed is an integer >= 1")
+    # NumPy's integers become Python's; asking a symbolic one for its index would fix its value.
+    return value if isinstance(value, (int, *also)) else operator.index(value)
+
+
+def estimator(value) -> None:
+    if value not in ESTIMATORS:
+        raise ValueError(f"estimator: got {value!r}, allowed are {', '.join(ESTIMATORS)}")

@@ -1,0 +1,361 @@
+"""The build: what the wheel holds, what the binaries depend on, and that it can be told what to
+do."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+
+import mi_pruner_cuda
+
+SOURCE = Path(__file__).resolve().parent.parent
+PACKAGE = Path(mi_pruner_cuda.__file__).resolve().parent
+
+pytestmark = pytest.mark.skipif(
+    not (SOURCE / "CMakeLists.txt").is_file(), reason="needs the source tree"
+)
+
+
+def run(*command, **options):
+    """Runs a command and returns the finished process; its output is text."""
+    return subprocess.run(
+        [str(part) for part in command], capture_output=True, text=True, check=False, **options
+    )
+
+
+def tool(name):
+    found = shutil.which(name, path=sysconfig.get_path("scripts")) or shutil.which(name)
+    if found is None:
+        pytest.skip(f"{name} is not installed")
+    return found
+
+
+def environment(**changes):
+    """This process's environment without the build's own options, plus changes."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("MIPRUNER_", "CMAKE_ARGS"))}
+    return {**kept, **{k: str(v) for k, v in changes.items()}}
+
+
+# ---- the torch library ----
+
+# Every name of torch's that `_ops` may use: C functions of the stable ABI that torch 2.11 has
+# (declared in torch/csrc/stable/c/shim.h and torch/csrc/inductor/aoti_torch/c/shim.h). Anything
+# mangled with torch, at or c10 in it would tie the binary to one version. Before a name is added
+# here, look up the release that it came with.
+FAMILIES = r"aoti_torch_(device_type|dtype|layout|memory_format)_\w+"
+ALLOWED = {
+    "aoti_torch_abi_version",
+    "aoti_torch_delete_library_object",
+    "aoti_torch_delete_tensor_object",
+    "aoti_torch_get_device_type",
+    "aoti_torch_get_dim",
+    "aoti_torch_get_dtype",
+    "aoti_torch_get_size",
+    "aoti_torch_get_stride",
+    "aoti_torch_library_def",
+    "aoti_torch_library_init_def",
+    "aoti_torch_library_init_impl",
+    "aoti_torch_new_tensor_handle",
+    "torch_call_dispatcher",
+    "torch_delete_list",
+    "torch_delete_string",
+    "torch_dtype_float4_e2m1fn_x2",
+    "torch_dtype_float8_e8m0fnu",
+    "torch_get_const_data_ptr",
+    "torch_get_mutable_data_ptr",
+    "torch_get_num_threads",
+    "torch_library_impl",
+    "torch_list_push_back",
+    "torch_new_list_reserve_size",
+    "torch_parallel_for",
+    "torch_string_c_str",
+    "torch_string_length",
+}
+
+
+def undefined_symbols(file):
+    listing = run(tool("nm"), "--dynamic", "--undefined-only", "--format=posix", file)
+    assert listing.returncode == 0, listing.stderr
+    return {line.split()[0].split("@")[0] for line in listing.stdout.splitlines()}
+
+
+def test_ops_uses_torch_through_the_stable_abi_alone():
+    symbols = undefined_symbols(PACKAGE / "_ops.so")
+    torchs = {name for name in symbols if re.search(r"torch|c10|N2at|K2at", name)}
+    assert {name for name in torchs if not re.fullmatch(FAMILIES, name)} <= ALLOWED
+
+
+def test_core_depends_on_neither_torch_nor_cuda():
+    symbols = undefined_symbols(next(PACKAGE.glob("_C.*so")))
+    assert not {s for s in symbols if re.search(r"torch|c10|cuda|cublas", s)}
+
+
+def test_binaries_find_torch_beside_the_package_and_need_nothing_else():
+    listing = run(tool("readelf"), "--dynamic", "--wide", PACKAGE / "_ops.so").stdout
+    needed = set(re.findall(r"\(NEEDED\).*\[(.*?)\]", listing))
+    # libtorch.so must be there though nothing refers to it: on CUDA builds of torch it brings the
+    # rest.
+    assert {"libtorch.so", "libtorch_cpu.so"} <= needed
+    system = {"libstdc++.so.6", "libm.so.6", "libgcc_s.so.1", "libc.so.6", "libpthread.so.0"}
+    assert needed - {"libtorch.so", "libtorch_cpu.so"} <= system | {"ld-linux-x86-64.so.2"}
+    assert re.findall(r"\((?:RUNPATH|RPATH)\).*\[(.*?)\]", listing) == ["$ORIGIN/../torch/lib"]
+
+
+@pytest.mark.parametrize("name", ["_ops", "_C"])
+def test_binaries_show_nothing_but_their_entry_point(name):
+    """Hidden visibility: two copies of the core in one process must not meet."""
+    file = next(PACKAGE.glob(f"{name}.*so")) if name == "_C" else PACKAGE / "_ops.so"
+    listing = run(tool("nm"), "-D", "--defined-only", "--extern-only", "--format=posix", file)
+    names = {line.split()[0] for line in listing.stdout.splitlines()}
+    assert not {n for n in names if "mipruner" in n}
+
+
+def test_no_folder_of_the_build_machine_is_in_the_binaries():
+    for file in PACKAGE.glob("*.so"):
+        assert str(SOURCE).encode() not in file.read_bytes()
+
+
+# ---- CPU levels ----
+
+
+def test_the_kernels_of_each_level_share_no_code():
+    """A weak symbol in an object compiled for AVX-512 could be the copy that the linker keeps for
+    all."""
+    folders = "build/cmake-*/CMakeFiles/mipruner_kernels_*.dir"
+    objects = sorted(SOURCE.glob(f"{folders}/**/kernels.cpp.o"))
+    if not objects:
+        pytest.skip("the kernels' object files are not at hand")
+    for file in objects:
+        listing = run(tool("nm"), "--defined-only", "--extern-only", "--format=posix", file).stdout
+        weak = [line for line in listing.splitlines() if line.split()[1] in "WVu"]
+        assert not weak, file
+
+
+# ---- what CMake is told ----
+
+
+@pytest.fixture(scope="module")
+def configure(tmp_path_factory):
+    """Configures (and does not build) the project with options; returns the finished process."""
+    cmake = tool("cmake")
+
+    def run_cmake(*options, **changes):
+        build = tmp_path_factory.mktemp("build")
+        return run(
+            cmake, "-S", SOURCE, "-B", build, f"-DMIPRUNER_PYTHON={sys.executable}", *options,
+            env=environment(**changes),
+        )  # fmt: skip
+
+    return run_cmake
+
+
+def unwrapped(process):
+    """CMake breaks its messages into lines."""
+    return " ".join(process.stderr.split())
+
+
+def no_nvcc_path(tmp_path):
+    """A PATH with the compiler and everything else but no nvcc."""
+    for program in ("c++", "g++", "gcc", "cc", "ld", "as", "ar", "ranlib", "nm", "make", "ninja"):
+        found = shutil.which(program)
+        if found:
+            (tmp_path / program).symlink_to(found)
+    return tmp_path
+
+
+def test_without_nvcc_auto_builds_for_the_cpu_and_on_is_an_error(configure, tmp_path):
+    path = no_nvcc_path(tmp_path)
+    without = {"PATH": path, "CUDACXX": "", "CUDA_PATH": "", "CUDA_HOME": ""}
+    if Path("/usr/local/cuda/bin/nvcc").is_file():
+        without["CUDACXX"] = "/nonexistent/nvcc"  # CMake looks in that folder by itself
+    auto = configure("-DMIPRUNER_CUDA=AUTO", **without)
+    assert auto.returncode == 0, auto.stderr
+    assert "CUDA OFF (no CUDA compiler found)" in auto.stdout
+    on = configure("-DMIPRUNER_CUDA=ON", **without)
+    assert on.returncode != 0 and "MIPRUNER_CUDA: got ON, but no CUDA compiler" in unwrapped(on)
+
+
+def test_cuda_off_looks_for_no_compiler(configure):
+    off = configure("-DMIPRUNER_CUDA=OFF")
+    assert off.returncode == 0, off.stderr
+    assert "CUDA compiler" not in off.stdout and "CUDA OFF;" in off.stdout
+
+
+def test_torch_off_and_wrong_folders(configure, tmp_path):
+    off = configure("-DMIPRUNER_TORCH=OFF", "-DMIPRUNER_CUDA=OFF")
+    assert off.returncode == 0 and "torch ops OFF" in off.stdout
+    wrong = configure(f"-DMIPRUNER_TORCH_DIR={tmp_path}", "-DMIPRUNER_CUDA=OFF")
+    assert wrong.returncode != 0 and "no torch package folder" in unwrapped(wrong)
+    typo = configure("-DMIPRUNER_TORCH=YES")
+    assert typo.returncode != 0 and 'MIPRUNER_TORCH: got "YES", allowed are AUTO' in unwrapped(typo)
+
+
+def find_torch(*arguments, **options):
+    return run(sys.executable, *arguments, **options).stdout.strip()
+
+
+def test_torch_is_found_without_importing_it(tmp_path):
+    script = SOURCE / "csrc/torch/find_torch.py"
+    expected = f"{Path(torch.__file__).parent};{torch.__version__}"
+    assert find_torch(script, "") == expected
+    # An isolated pip build takes site-packages off the module path in this very way.
+    (tmp_path / "sitecustomize.py").write_text(
+        "import sys, sysconfig\n"
+        "hidden = {sysconfig.get_path('purelib'), sysconfig.get_path('platlib')}\n"
+        "sys.path[:] = [p for p in sys.path if p not in hidden]\n"
+    )
+    isolated = environment(PYTHONPATH=tmp_path)
+    assert run(sys.executable, "-c", "import torch", env=isolated).returncode == 1
+    assert find_torch(script, "", env=isolated) == expected
+
+
+def test_torch_of_the_active_environment_is_found_by_tools_that_isolate_in_another(tmp_path):
+    folder = Path(sysconfig.get_path("purelib", "posix_prefix", {"base": str(tmp_path)})) / "torch"
+    stable = folder / "include/torch/csrc/stable"
+    stable.mkdir(parents=True)
+    (stable / "library.h").touch()
+    (folder / "version.py").write_text("__version__ = '2.12.0+cpu'\n")
+    outside = run(sys._base_executable, SOURCE / "csrc/torch/find_torch.py", "").stdout
+    if not outside.startswith(";"):
+        pytest.skip("the base interpreter has a torch of its own, which goes first")
+    found = run(
+        sys._base_executable, SOURCE / "csrc/torch/find_torch.py", "",
+        env=environment(VIRTUAL_ENV=tmp_path),
+    ).stdout.strip()  # fmt: skip
+    assert found == f"{folder};2.12.0+cpu"
+
+
+def test_torch_that_cannot_be_used_is_refused_with_the_reason(tmp_path):
+    script = SOURCE / "csrc/torch/find_torch.py"
+    folder = tmp_path / "torch"
+    (folder / "include").mkdir(parents=True)
+    (folder / "version.py").write_text("__version__ = '2.10.1+cpu'\n")
+    assert find_torch(script, folder) == f";torch 2.10.1+cpu in {folder} is older than 2.11"
+    (folder / "version.py").write_text("__version__ = '2.11.0'\n")
+    assert find_torch(script, folder) == f";torch 2.11.0 in {folder} has no C++ headers"
+
+
+# ---- the wheel ----
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    """Built as an offline machine would, from the objects at hand."""
+    folder = tmp_path_factory.mktemp("wheel")
+    built = run(
+        sys.executable, "-m", "pip", "wheel", "--no-build-isolation", "--no-deps", "--no-index",
+        "--wheel-dir", folder, SOURCE, env=environment(),
+    )  # fmt: skip
+    assert built.returncode == 0, built.stdout + built.stderr
+    return next(folder.glob("*.whl"))
+
+
+@pytest.mark.slow
+def test_wheel_name_and_contents(wheel):
+    tag = f"cp{sys.version_info.major}{sys.version_info.minor}"
+    assert re.fullmatch(
+        rf"mi_pruner_cuda-{re.escape(mi_pruner_cuda.__version__)}-{tag}-{tag}-\w+\.whl", wheel.name
+    )
+    names = set(zipfile.ZipFile(wheel).namelist())
+    suffix = sysconfig.get_config_var("EXT_SUFFIX")
+    assert {f"mi_pruner_cuda/_C{suffix}", "mi_pruner_cuda/_ops.so"} <= names
+    expected = {
+        str(file.relative_to(SOURCE))
+        for pattern in ("**/*.py", "py.typed", "demo/model/*", "demo/*.png", "demo/*.json")
+        for file in (SOURCE / "mi_pruner_cuda").glob(pattern)
+    }
+    assert expected <= names
+    # Nothing else: no tests, no sources, no leftovers.
+    others = names - expected - {f"mi_pruner_cuda/_C{suffix}", "mi_pruner_cuda/_ops.so"}
+    assert all(".dist-info/" in name for name in others), others
+    assert any(name.endswith("licenses/LICENSE") for name in names)
+
+
+@pytest.mark.slow
+def test_wheel_requires_no_torch(wheel):
+    archive = zipfile.ZipFile(wheel)
+    metadata = archive.read(
+        next(n for n in archive.namelist() if n.endswith(".dist-info/METADATA"))
+    ).decode()
+    required = re.findall(r"^Requires-Dist: (.*)$", metadata, re.MULTILINE)
+    assert [r for r in required if "extra ==" not in r] == ["numpy>=1.24"]
+    assert 'torch>=2.11; extra == "torch"' in required
+    assert "License-Expression: Apache-2.0" in metadata
+
+
+@pytest.fixture(scope="module")
+def installed(wheel, tmp_path_factory):
+    """The wheel, installed in a folder of its own."""
+    site = tmp_path_factory.mktemp("site")
+    done = run(
+        sys.executable, "-m", "pip", "install", "--no-index", "--no-deps", "--target", site, wheel
+    )
+    assert done.returncode == 0, done.stderr
+    return site
+
+
+@pytest.mark.slow
+def test_installed_wheel_works(installed, tmp_path):
+    program = """
+        import json, torch, mi_pruner_cuda
+        from mi_pruner_cuda.build_info import build_info
+        visual, text = torch.randn(576, 4096), torch.randn(64, 4096)
+        indices, scores = torch.ops.mipruner.select(visual, text, 64)
+        where = mi_pruner_cuda.__file__
+        print(json.dumps([list(indices.shape), list(scores.shape), where, build_info()]))
+    """
+    lines = [line.strip() for line in program.strip().splitlines()]
+    done = run(
+        sys.executable, "-c", "\n".join(lines), cwd=tmp_path, env=environment(PYTHONPATH=installed)
+    )
+    assert done.returncode == 0, done.stderr
+    indices, scores, where, info = json.loads(done.stdout)
+    assert indices == [64] and scores == [576]
+    assert Path(where).is_relative_to(installed)
+    assert info["torch_ops"] is True
+
+
+@pytest.mark.slow
+def test_a_build_without_torch_ops_says_so_and_serves_numpy(installed, tmp_path):
+    site = tmp_path / "site"
+    shutil.copytree(installed, site)
+    (site / "mi_pruner_cuda/_ops.so").unlink()
+    program = (
+        "import numpy as np, mi_pruner_cuda\n"
+        "x = np.eye(4, 8, dtype='float32')\n"
+        "print(mi_pruner_cuda.numpy.select(x, x[:2], 2).indices.tolist())\n"
+        "mi_pruner_cuda.ops\n"
+    )
+    done = run(sys.executable, "-c", program, cwd=tmp_path, env=environment(PYTHONPATH=site))
+    assert done.stdout == "[0, 1]\n"
+    assert "RuntimeWarning: torch.ops.mipruner is not available" in done.stderr
+    assert "ImportError: mi_pruner_cuda was built without its torch ops" in done.stderr
+
+
+@pytest.mark.slow
+def test_source_distribution_holds_what_a_build_needs(tmp_path):
+    # From a copy without leftovers: setuptools believes the file list of an earlier build.
+    left_out = shutil.ignore_patterns(".*", "build", "bench", "*.egg-info", "*.so", "__pycache__")
+    source = shutil.copytree(SOURCE, tmp_path / "source", ignore=left_out)
+    program = f"import setuptools.build_meta as b; b.build_sdist({str(tmp_path)!r})"
+    done = run(sys.executable, "-c", program, cwd=source, env=environment())
+    assert done.returncode == 0, done.stderr
+    archive = next(tmp_path.glob("*.tar.gz"))
+    listing = run("tar", "-tzf", archive).stdout.split()
+    names = {name.partition("/")[2] for name in listing}
+    needed = {
+        str(file.relative_to(SOURCE))
+        for folder in ("csrc", "mi_pruner_cuda")
+        for file in (SOURCE / folder).rglob("*")
+        if file.is_file() and file.suffix not in (".so", ".pyc") and "_cache/" not in str(file)
+    }
+    needed |= {"CMakeLists.txt", "setup.py", "pyproject.toml", "LICENSE", "README.md"}
+    assert needed <= names, needed - names

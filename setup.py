@@ -1,0 +1,112 @@
+"""Builds the native parts by driving CMake. All metadata is in pyproject.toml.
+
+Options, as environment variables: MIPRUNER_CUDA and MIPRUNER_TORCH (AUTO, ON, OFF),
+MIPRUNER_TORCH_DIR, MIPRUNER_WERROR (ON, OFF), and CMAKE_ARGS for anything else.
+"""
+
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+SOURCE = Path(__file__).resolve().parent
+PACKAGE = "mi_pruner_cuda"
+# Always passed, with the default when unset: a CMake cache would remember the last build's choice.
+OPTIONS = {
+    "MIPRUNER_CUDA": "AUTO",
+    "MIPRUNER_TORCH": "AUTO",
+    "MIPRUNER_TORCH_DIR": "",
+    "MIPRUNER_WERROR": "OFF",
+}
+
+
+def find_tool(name: str) -> str | None:
+    """A program installed with this Python, else one on the PATH."""
+    return shutil.which(name, path=sysconfig.get_path("scripts")) or shutil.which(name)
+
+
+class CMakeBuild(build_ext):
+    """Each extension is a CMake target of the same name."""
+
+    def get_ext_filename(self, fullname: str) -> str:
+        # `_ops` is no Python module but a library that torch loads: no Python ABI in its name.
+        # Overridden here, because editable installs ask this function for the name too.
+        *parents, name = fullname.split(".")
+        if name == "_ops":
+            return os.path.join(*parents, "_ops.so")
+        return super().get_ext_filename(fullname)
+
+    def build_extensions(self):
+        self.configure()
+        # Without torch there is no `_ops`. Dropping it here keeps it out of every list made later,
+        # and one from an earlier build with torch must not slip into this one.
+        for extension in [e for e in self.extensions if not self.has_target(e)]:
+            self.extensions.remove(extension)
+            Path(self.get_ext_fullpath(extension.name)).unlink(missing_ok=True)
+        super().build_extensions()
+
+    def copy_extensions_to_source(self):
+        # Called for editable installs only.
+        if not any(e.name.endswith("._ops") for e in self.extensions):
+            (SOURCE / PACKAGE / "_ops.so").unlink(missing_ok=True)
+        super().copy_extensions_to_source()
+
+    def configure(self):
+        cmake = find_tool("cmake")
+        if cmake is None:
+            sys.exit("mi_pruner_cuda: building needs CMake; `pip install cmake ninja`")
+        self.cmake = cmake
+        # One folder for all kinds of install, so that the second build of a source tree is short.
+        build = SOURCE / "build" / f"cmake-{sys.implementation.cache_tag}"
+        build.mkdir(parents=True, exist_ok=True)
+        self.cmake_build = str(build)
+        # The cache would keep paths into the last isolated build's environment, which is gone.
+        # Objects stay.
+        (build / "CMakeCache.txt").unlink(missing_ok=True)
+        command = [cmake, "-S", str(SOURCE), "-B", str(build), "-DCMAKE_BUILD_TYPE=Release"]
+        command.append(f"-DMIPRUNER_PYTHON={sys.executable}")
+        ninja = find_tool("ninja")
+        if ninja is not None:
+            command += ["-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={ninja}"]
+        for name, default in OPTIONS.items():
+            command.append(f"-D{name}={os.environ.get(name, default)}")
+        command += shlex.split(os.environ.get("CMAKE_ARGS", ""))
+        subprocess.run(command, check=True)
+
+    def has_target(self, extension: Extension) -> bool:
+        if not extension.optional:
+            return True
+        targets = subprocess.run(
+            [self.cmake, "--build", self.cmake_build, "--target", "help"],
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout
+        return extension.name.split(".")[-1] in targets.replace(":", " ").split()
+
+    def build_extension(self, extension: Extension):
+        target = extension.name.split(".")[-1]
+        command = [self.cmake, "--build", self.cmake_build, "--target", target, "--parallel"]
+        subprocess.run(command, check=True)
+        destination = Path(self.get_ext_fullpath(extension.name))
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(Path(self.cmake_build) / destination.name, destination)
+
+
+# Source distributions hold what an extension depends on; so no manifest has to list it.
+depends = ["CMakeLists.txt"]
+depends += [str(f.relative_to(SOURCE)) for f in (SOURCE / "csrc").rglob("*") if f.is_file()]
+
+setup(
+    ext_modules=[
+        Extension(f"{PACKAGE}._C", sources=[], depends=depends),
+        Extension(f"{PACKAGE}._ops", sources=[], optional=True),
+    ],
+    cmdclass={"build_ext": CMakeBuild},
+)
