@@ -52,10 +52,11 @@ def prompt(processor, question: str) -> str:
 
 
 @torch.inference_mode()
-def answer_all(model, processor, pairs: list, size: int = 16) -> list[str]:
+def answer_all(model, processor, pairs: list, size: int = 16, quiet: bool = False) -> list[str]:
     """The model's answers to (scene, question) pairs."""
     answers = []
-    for first in tqdm(range(0, len(pairs), size), desc="questions", unit="batch"):
+    starts = range(0, len(pairs), size)
+    for first in tqdm(starts, desc="questions", unit="batch", leave=False, disable=quiet):
         part = pairs[first : first + size]
         inputs = processor(
             images=[scene.image for scene, _ in part],
