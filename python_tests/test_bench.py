@@ -81,7 +81,7 @@ def test_accuracy_runs(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     rows = json.loads(out.read_text())
-    assert len(rows) == 1 + 4 * 3 and plot.stat().st_size > 1000
+    assert len(rows) == 1 + 4 * 4 and plot.stat().st_size > 1000
     assert all(row["questions"] == 10 for row in rows)
     assert [row["tokens"] for row in rows if row["method"] == "random"] == [128, 64, 26, 13]
     assert demo.model_path().is_dir()

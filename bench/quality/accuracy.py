@@ -57,9 +57,14 @@ def fixed(indices, n, reason) -> Selection:
     return Selection(indices, torch.zeros(n), len(indices), reason)
 
 
-def selectors(seed: int) -> dict:
-    """What attach's selector is for each method; None is mutual information."""
-    return {"mutual information": None, "random": Random(seed), "uniform grid": uniform_grid}
+def methods(seed: int) -> dict:
+    """What each method changes in attach, beside keep."""
+    return {
+        "mutual information": {},
+        "the same, redundancy 1": {"redundancy": 1.0},
+        "random": {"selector": Random(seed)},
+        "uniform grid": {"selector": uniform_grid},
+    }
 
 
 def recall(pairs, kept) -> tuple[float, int]:
@@ -73,13 +78,13 @@ def recall(pairs, kept) -> tuple[float, int]:
     return total, count
 
 
-def run(model, processor, pairs, keep, selector, batch):
+def run(model, processor, pairs, keep, options, batch):
     """Right and asked per family, and the recall, of one way of choosing at one share."""
     if keep == 1.0:
         return tally(pairs, answer_all(model, processor, pairs, batch)), (0.0, 0)
     kept = []
     answers = []
-    with attach(model, keep=keep, tokenizer=processor, selector=selector) as pruner:
+    with attach(model, keep=keep, tokenizer=processor, **options) as pruner:
         for first in range(0, len(pairs), batch):
             part = pairs[first : first + batch]
             answers += answer_all(model, processor, part, batch, quiet=True)
@@ -97,12 +102,12 @@ def add(total: dict, part: dict) -> dict:
 def study(model, processor, args) -> list[dict]:
     """One row per method and share, summed over the seeds."""
     cases = [("all tokens", 1.0)]
-    cases += [(method, keep) for keep in KEEPS for method in selectors(0)]
+    cases += [(method, keep) for keep in KEEPS for method in methods(0)]
     rows = {case: ({}, (0.0, 0)) for case in cases}
     with tqdm(total=len(cases) * args.seeds, unit="run") as progress:
         for seed in range(args.seeds):
             pairs = list(held_out_questions(args.questions // args.seeds, 5000 + seed))
-            ways = selectors(seed)
+            ways = methods(seed)
             for method, keep in cases:
                 counts, found = run(model, processor, pairs, keep, ways.get(method), args.batch)
                 old_counts, old_found = rows[method, keep]
@@ -149,7 +154,7 @@ def draw(rows, path: Path) -> None:
     figure = Figure(figsize=(6.4, 4.2), layout="constrained")
     axes = figure.subplots()
     whole = next(r for r in rows if r["keep"] == 1.0)
-    for method in selectors(0):
+    for method in methods(0):
         own = [whole] + [r for r in rows if r["method"] == method]
         share = [100 * r["keep"] for r in own]
         value = [100 * r["accuracy"] for r in own]
