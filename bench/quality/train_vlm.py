@@ -719,21 +719,21 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 leaves the default")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--dense-steps", type=int, default=1400)
+    parser.add_argument("--dense-steps", type=int, default=1700)
     parser.add_argument("--dense-rate", type=float, default=1.5e-3)
     parser.add_argument("--dense-batch", type=int, default=16)
-    parser.add_argument("--vlm-steps", type=int, default=2000)
+    parser.add_argument("--vlm-steps", type=int, default=1700)
     parser.add_argument("--vlm-rate", type=float, default=1e-3)
-    parser.add_argument("--batch", type=int, default=16, help="scenes per step of the vlm stage")
-    parser.add_argument("--questions", type=int, default=12, help="questions per scene")
+    parser.add_argument("--batch", type=int, default=8, help="scenes per step of the vlm stage")
+    parser.add_argument("--questions", type=int, default=16, help="questions per scene")
     parser.add_argument(
         "--mixture",
         type=float,
         nargs=len(scenes.FAMILIES),
-        default=[0.15, 0.2, 0.2, 0.25, 0.2],
+        default=[0.08, 0.13, 0.16, 0.38, 0.25],
         help="shares of the families: " + ", ".join(scenes.FAMILIES),
     )
-    parser.add_argument("--report-every", type=int, default=100)
+    parser.add_argument("--report-every", type=int, default=50)
     parser.add_argument(
         "--state",
         type=pathlib.Path,
