@@ -1,0 +1,8 @@
+"""python -m mi_pruner_cuda demo | prune | info"""
+
+import sys
+
+from .commands import main
+
+if __name__ == "__main__":
+    sys.exit(main())

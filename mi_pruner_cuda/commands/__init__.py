@@ -1,0 +1,50 @@
+"""The command line: one file per command, and main, which finds the command and reports mistakes.
+
+A command module has HELP, add_arguments(parser) and run(arguments). It loads torch, transformers
+and matplotlib in run only, so that --help and wrong arguments are answered at once.
+"""
+
+import argparse
+import sys
+
+from . import demo, info, prune
+from .errors import UserError
+
+_COMMANDS = {"demo": demo, "prune": prune, "info": info}
+EXIT_MISTAKE = 2  # the user can put it right; 1 is left to exceptions with their traceback
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs one command and returns its exit status: 0, or 2 for a mistake told in one line."""
+    try:
+        arguments = _parser().parse_args(argv)
+        arguments.run(arguments)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_MISTAKE
+    return 0
+
+
+class _Parser(argparse.ArgumentParser):
+    """Wrong arguments are one line, like every other mistake."""
+
+    def error(self, message: str):
+        raise UserError(f"{message} (see {self.prog} --help)")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="python -m mi_pruner_cuda",
+        description="Keeps the visual tokens that carry information about the question.",
+    )
+    commands = parser.add_subparsers(title="commands", metavar="demo | prune | info", required=True)
+    for name, module in _COMMANDS.items():
+        command = commands.add_parser(
+            name,
+            help=module.HELP,
+            description=module.HELP,
+            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        )
+        module.add_arguments(command)
+        command.set_defaults(run=module.run)
+    return parser

@@ -1,0 +1,229 @@
+"""prune: answers a question about pictures with a part of their visual tokens."""
+
+import importlib.util
+import json
+import math
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from . import values
+from .errors import UserError
+
+HELP = "answers a question about pictures with a part of their visual tokens"
+ESTIMATORS = ("specific", "posterior", "joint", "cosine")
+
+
+@dataclass
+class Result:
+    """What run_prompt found. full: the answer without pruning, where it was asked for."""
+
+    session: object
+    pictures: list
+    pruned: object
+    full: object | None = None
+    files: list[str] = field(default_factory=list)
+
+
+def add_arguments(parser) -> None:
+    """What says which model, pictures and question; and what demo shares."""
+    parser.add_argument("--model", required=True, help="folder or Hugging Face id")
+    parser.add_argument(
+        "--image", required=True, action="append", metavar="FILE", help="may be given several times"
+    )
+    parser.add_argument("--question", required=True, type=values.words, metavar="TEXT")
+    parser.add_argument(
+        "--compare", action="store_true", help="also answers with all visual tokens"
+    )
+    parser.add_argument(
+        "--repeat", type=values.count, default=1, metavar="N",
+        help="times the median of N calls; above 1, or with --compare, one to warm up comes first",
+    )  # fmt: skip
+    parser.add_argument("--plot", metavar="FILE", help="writes a picture of what was kept")
+    parser.add_argument("--json", metavar="FILE", help="writes answers, scores and times")
+    add_options(parser, keep="0.25", new_tokens=64)
+
+
+def add_options(parser, keep: str, new_tokens: int, redundancy: float = 0.0) -> None:
+    """The options of pruning and answering."""
+    add = parser.add_argument
+    add(
+        "--keep", type=values.keep, default=keep,
+        help="a ratio with a point (0.25; 1.0 is all), a count without (64; 1 is one token), or "
+        "mass:SHARE, as many as hold that share of the information",
+    )  # fmt: skip
+    add(
+        "--redundancy", type=values.not_negative, default=redundancy, help="weight of overlap, >= 0"
+    )
+    add("--temperature", type=values.positive, default=0.1, help="of the softmax, > 0")
+    add("--estimator", choices=ESTIMATORS, default="specific", help=" ")
+    add("--positions", choices=("original", "renumbered"), default="original", help=" ")
+    add("--max-new-tokens", type=values.count, default=new_tokens, metavar="N", help=" ")
+    add("--dtype", choices=("auto", "float32", "float16", "bfloat16"), default="auto", help=" ")
+    add("--device", default="cpu", help="of torch")
+    add("--threads", type=values.count, help="of torch on the CPU")
+
+
+def run(arguments) -> None:
+    """Answers, prints, and writes what was asked for."""
+    check_outputs(arguments.plot, arguments.json)
+    result = run_prompt(arguments, arguments.image, arguments.model, arguments.compare)
+    print(f"question  {arguments.question}")
+    if result.full is not None:
+        print(f"answer    {result.full.text}   (all tokens)")
+    print(f"answer    {result.pruned.text}")
+    print_numbers(result, arguments.repeat)
+    if arguments.json:
+        write_json(arguments.json, arguments, result)
+        print(f"numbers   {arguments.json}")
+    if arguments.plot:
+        write_plot(arguments.plot, arguments.question, result)
+        print(f"picture   {arguments.plot}")
+
+
+def check_outputs(plot: str | None, numbers: str | None) -> None:
+    """Refuses what cannot be written before a model is loaded for it."""
+    if plot:
+        if importlib.util.find_spec("matplotlib") is None:
+            raise UserError("plot: needs matplotlib: pip install 'mi_pruner_cuda[plot]'")
+        from ..plotting import check_writable
+
+        try:
+            check_writable(plot)
+        except (OSError, ValueError) as error:
+            raise UserError(str(error).replace("path:", "plot:", 1)) from error
+    if numbers and (os.path.isdir(numbers) or not os.path.isdir(os.path.dirname(numbers) or ".")):
+        raise UserError(f"json: {numbers} cannot be written: not a file in an existing folder")
+
+
+def run_prompt(arguments, images: list, model: str, compare: bool) -> Result:
+    """Loads the model and answers.
+
+    Args:
+        arguments: those of add_options, and question and repeat.
+        images: files or pictures.
+        model: folder or id.
+        compare: answers with all tokens as well. Both are then timed after a call to warm up, as
+            otherwise the first would pay for the second.
+    """
+    pictures = _pictures(images)
+    for package in ("torch", "transformers"):
+        if importlib.util.find_spec(package) is None:
+            raise UserError(f"needs {package}: pip install 'mi_pruner_cuda[demo]'")
+    from .session import Session, quiet
+
+    _check_device(arguments.device)
+    pruning = {
+        name: getattr(arguments, name)
+        for name in ("keep", "redundancy", "temperature", "estimator", "positions")
+    }
+    with quiet(arguments.threads):
+        session = Session(model, arguments.dtype, arguments.device)
+        inputs = session.prompt(pictures, arguments.question)
+        how = (arguments.max_new_tokens, arguments.repeat, compare or arguments.repeat > 1)
+        ways = [None, pruning] if compare else [pruning]
+        *full, pruned = session.answer(inputs, *how, ways)
+    return Result(session, pictures, pruned, full[0] if full else None, [str(i) for i in images])
+
+
+def print_numbers(result: Result, repeat: int) -> None:
+    """Tokens and times, with what was timed."""
+    report, pruned, full = result.pruned.report, result.pruned, result.full
+    for entry in report:
+        if len(report) > 1 or not entry.reason.startswith("pruned"):
+            print(f"image {entry.image}   {entry}")
+    before, after = report.tokens_before, report.tokens_after
+    print(f"tokens    {before} -> {after} ({100 * after / max(1, before):.3g} % kept)")
+    print(f"selection {1e3 * pruned.selection:.2f} ms, part of the prefill")
+    unpruned = (None, None) if full is None else (full.first_token, full.whole)
+    print(f"prefill   {_milliseconds(pruned.first_token, unpruned[0])}, with the image encoder")
+    print(f"generate  {_milliseconds(pruned.whole, unpruned[1])}, prefill and all new tokens")
+    calls = "one call" if repeat == 1 else f"median of {repeat} calls"
+    how = f"{calls}, {'cold' if repeat == 1 and full is None else 'after one to warm up'}"
+    print(f"timed     {how}; prefill ends with the first token chosen")
+
+
+def write_plot(path, question: str, result: Result) -> None:
+    """Draws the report over the pictures."""
+    from ..plotting import plot
+
+    plot(
+        result.pictures, result.pruned.report, path,
+        question=question, answer=result.pruned.text, processor=result.session.processor,
+    )  # fmt: skip
+
+
+def write_json(path: str, arguments, result: Result) -> None:
+    """Everything that was printed, and the scores behind it."""
+    from .. import __version__
+
+    content = {
+        "version": __version__,
+        "model": arguments.model,
+        "question": arguments.question,
+        "keep": str(arguments.keep),
+        "repeat": arguments.repeat,
+        "tokens_before": result.pruned.report.tokens_before,
+        "tokens_after": result.pruned.report.tokens_after,
+        "pruned": _answer(result.pruned),
+        "full": None if result.full is None else _answer(result.full),
+        "images": [
+            {"file": file, **_entry(entry)}
+            for file, entry in zip(result.files, result.pruned.report, strict=True)
+        ],
+    }
+    try:
+        Path(path).write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", "utf-8")
+    except OSError as error:
+        raise UserError(f"json: {path} cannot be written: {error.strerror}") from error
+
+
+def _pictures(images: list) -> list:
+    if importlib.util.find_spec("PIL") is None:
+        raise UserError("needs Pillow: pip install 'mi_pruner_cuda[demo]'")
+    from ..picture import to_picture
+
+    try:
+        return [to_picture(image) for image in images]
+    except (FileNotFoundError, ValueError) as error:
+        raise UserError(error) from error
+
+
+def _check_device(device: str) -> None:
+    import torch
+
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # the latter: a torch without CUDA
+        first = (str(error).splitlines() or [""])[0]
+        raise UserError(f"device: {device} is not available: {first}") from error
+
+
+def _milliseconds(pruned: float, full: float | None) -> str:
+    text = f"{1e3 * pruned:.1f} ms"
+    return text if full is None else f"{text} pruned, {1e3 * full:.1f} ms with all tokens"
+
+
+def _answer(answer) -> dict:
+    return {
+        "answer": answer.text,
+        "selection_ms": 1e3 * answer.selection,
+        "prefill_ms": 1e3 * answer.first_token,
+        "generate_ms": 1e3 * answer.whole,
+    }
+
+
+def _entry(entry) -> dict:
+    scores = None if entry.scores is None else entry.scores.tolist()
+    return {
+        "image": entry.image,
+        "tokens_before": entry.tokens_before,
+        "tokens_after": entry.tokens_after,
+        "grid": None if entry.grid is None else list(entry.grid),
+        "reason": entry.reason,
+        "query": entry.query,
+        "query_source": entry.query_source,
+        "indices": None if entry.indices is None else entry.indices.tolist(),
+        # JSON has no NaN and no infinity.
+        "scores": scores and [s if math.isfinite(s) else None for s in scores],
+    }

@@ -1,0 +1,64 @@
+"""Arguments from text. What raises here is told by argparse, with the argument's name."""
+
+import argparse
+import math
+
+from ..budget import Mass
+
+
+def keep(text: str) -> int | float | Mass:
+    """An integer is a count ("1" is one token), with a point a ratio ("1.0" is all), or mass:0.9.
+
+    Raises:
+        argparse.ArgumentTypeError.
+    """
+    try:
+        if text.startswith("mass:"):
+            return Mass(float(text[len("mass:") :]))
+        value = float(text) if set(text) & set(".eE") else int(text)
+    except ValueError:
+        value = math.nan
+    if not (value >= 1 if isinstance(value, int) else 0 < value <= 1):
+        raise argparse.ArgumentTypeError(
+            f"got {text!r}, allowed is a ratio in (0, 1] with a point, a count >= 1 without, or "
+            "mass:SHARE"
+        )
+    return value
+
+
+def positive(text: str) -> float:
+    """A finite number > 0."""
+    return _number(text, lambda value: value > 0, "a number > 0")
+
+
+def not_negative(text: str) -> float:
+    """A finite number >= 0."""
+    return _number(text, lambda value: value >= 0, "a number >= 0")
+
+
+def count(text: str) -> int:
+    """An integer >= 1."""
+    try:
+        value = int(text)
+    except ValueError:
+        value = 0
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"got {text!r}, allowed is an integer >= 1")
+    return value
+
+
+def words(text: str) -> str:
+    """A text that is not empty."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("got an empty text, allowed is a question")
+    return text.strip()
+
+
+def _number(text: str, holds, allowed: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not (math.isfinite(value) and holds(value)):
+        raise argparse.ArgumentTypeError(f"got {text!r}, allowed is {allowed}")
+    return value
