@@ -24,6 +24,11 @@ def positive(name: str, value, also: tuple = ()) -> None:
     _number(name, value, _LEAST, "a finite number > 0", also)
 
 
+def temperature(value, also: tuple = ()) -> None:
+    # Cosines are divided by it: the lower bound keeps the quotients finite in float32.
+    _number("temperature", value, 1e-20, "a finite number > 0 (at least 1e-20)", also)
+
+
 def not_negative(name: str, value, also: tuple = ()) -> None:
     _number(name, value, 0.0, "a finite number >= 0", also)
 

@@ -57,7 +57,7 @@ def mutual_information(
         estimator: "specific", "posterior", "joint" or "cosine".
         dtype, threads: see normalize.
     """
-    _checks.positive("temperature", temperature)
+    _checks.temperature(temperature)
     _checks.estimator(estimator)
     return _C.mutual_information(
         visual, text, visual_mask, text_mask, temperature, estimator, _dtype(dtype),
@@ -98,7 +98,7 @@ def select(
         TypeError, ValueError: naming the argument, what was given and what is allowed.
     """
     k = _count(k)
-    _checks.positive("temperature", temperature)
+    _checks.temperature(temperature)
     _checks.not_negative("redundancy", redundancy)
     _checks.estimator(estimator)
     indices, scores = _C.select(

@@ -208,7 +208,7 @@ def _check_relevance(visual, text, visual_mask, text_mask, temperature, estimato
     _check_same_device("text", text, visual)
     _check_mask("visual_mask", visual_mask, visual)
     _check_mask("text_mask", text_mask, text)
-    _checks.positive("temperature", temperature, _SYMBOLS)
+    _checks.temperature(temperature, _SYMBOLS)
     _checks.estimator(estimator)
 
 
