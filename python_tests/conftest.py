@@ -8,6 +8,8 @@ from kernels import LEVELS, at_level
 # Derandomised: a run's outcome depends on the tree alone. No deadline: test machines are often
 # busy.
 settings.register_profile("mipruner", derandomize=True, deadline=None, print_blob=True)
+# Other examples every time, and many more: python -m pytest --hypothesis-profile=thorough
+settings.register_profile("thorough", derandomize=False, deadline=None, max_examples=1500)
 settings.load_profile("mipruner")
 
 

@@ -129,7 +129,8 @@ float divergence(const float* p, const float* q, int64_t n) {
     const Floats b = load_up_to(q + k, count, 1.0f);
     sum += a * log_of(a / b) - (a - b);
   });
-  return sum_lanes(sum);
+  const float total = sum_lanes(sum);
+  return total > 0.0f ? total : 0.0f;  // never negative, not even by rounding
 }
 
 float pointwise(const float* x, const float* shift, float scale, int64_t n) {
