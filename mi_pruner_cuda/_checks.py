@@ -11,6 +11,7 @@ ESTIMATORS = ("specific", "posterior", "joint", "cosine")
 
 # The core computes in float32, where a smaller number has no finite reciprocal.
 _LEAST, _MOST = 1e-38, 3e38
+_LARGEST_COUNT = 2**63 - 1  # what the core's 64 bits hold
 
 
 def _number(name, value, least, allowed, also):
@@ -40,7 +41,9 @@ def count(name: str, value, also: tuple = ()):
     if value < 1:
         raise ValueError(f"{name}: got {value}, allowed is an integer >= 1")
     # NumPy's integers become Python's; asking a symbolic one for its index would fix its value.
-    return value if isinstance(value, (int, *also)) else operator.index(value)
+    if isinstance(value, also):
+        return value
+    return min(operator.index(value), _LARGEST_COUNT)
 
 
 def estimator(value) -> None:

@@ -19,7 +19,6 @@ __all__ = ["mutual_information", "normalize", "select", "top_k"]
 
 _DTYPES = ("float32", "float16", "bfloat16")
 _MOST_THREADS = 1024
-_LARGEST_COUNT = 2**63 - 1  # what the core's 64 bits hold
 
 
 def normalize(x, eps: float = 1e-12, *, dtype: str | None = None, threads: int | None = None):
@@ -68,7 +67,7 @@ def mutual_information(
 def top_k(scores, k: int, *, threads: int | None = None):
     """The min(k, N) largest float32 scores, (N) or (B, N), by ascending index: values and
     indices."""
-    return _C.top_k(scores, _count(k), _threads(threads))
+    return _C.top_k(scores, _checks.count("k", k), _threads(threads))
 
 
 def select(
@@ -97,10 +96,15 @@ def select(
     Raises:
         TypeError, ValueError: naming the argument, what was given and what is allowed.
     """
-    k = _count(k)
+    k = _checks.count("k", k)
     _checks.temperature(temperature)
     _checks.not_negative("redundancy", redundancy)
     _checks.estimator(estimator)
+    if redundancy == 0 and text_mask is not None and not np.any(text_mask, -1).all():
+        raise ValueError(
+            "redundancy: got 0 with a text_mask that leaves no rows, allowed is > 0 there: with "
+            "neither text nor redundancy nothing tells the rows apart"
+        )
     indices, scores = _C.select(
         visual, text, k, visual_mask, text_mask, temperature, redundancy, estimator, _dtype(dtype),
         _threads(threads),
@@ -122,10 +126,6 @@ def _reason(k: int, rows: int, kept, words: int, estimator: str) -> str:
     if words == 1 and estimator == "specific":
         notes.append("one text token: scored by pointwise information")
     return "; ".join(notes) or "selected"
-
-
-def _count(k) -> int:
-    return min(_checks.count("k", k), _LARGEST_COUNT)
 
 
 def _dtype(dtype: str | None) -> str | None:

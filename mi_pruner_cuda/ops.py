@@ -124,7 +124,7 @@ def mutual_information(
     Returns:
         float32 (N) or (B, N). Masked rows and rows that hold NaN or Inf score -inf.
     """
-    _check_relevance(visual, text, visual_mask, text_mask, temperature, estimator)
+    check_relevance(visual, text, visual_mask, text_mask, temperature, estimator)
     if text.shape[-2] == 0:
         raise ValueError(
             "text: got 0 rows, allowed is at least 1 (select has a text-free mode with "
@@ -173,7 +173,7 @@ def select(
         int64 indices, ascending, (min(k, N)) or (B, min(k, N)), and float32 scores (N) or (B, N).
         An item with fewer unmasked rows than that ends in -1.
     """
-    _check_relevance(visual, text, visual_mask, text_mask, temperature, estimator)
+    check_relevance(visual, text, visual_mask, text_mask, temperature, estimator)
     _checks.not_negative("redundancy", redundancy, _SYMBOLS)
     if text.shape[-2] == 0 and redundancy == 0:
         raise ValueError(
@@ -189,7 +189,7 @@ def select(
 # ---- checks ----
 
 
-def _check_relevance(visual, text, visual_mask, text_mask, temperature, estimator):
+def check_relevance(visual, text, visual_mask, text_mask, temperature, estimator):
     _check_rows("visual", visual, "(N, D) or (B, N, D)")
     _check_rows("text", text, "(M, D) or (B, M, D)")
     if text.dim() != visual.dim() or text.shape[:-2] != visual.shape[:-2]:

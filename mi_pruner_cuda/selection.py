@@ -57,13 +57,14 @@ def select(
     Raises:
         TypeError, ValueError: naming the argument, what was given and what is allowed.
     """
-    import torch
-
     from . import ops
 
-    for name, rows in (("visual", visual), ("text", text)):
-        if not isinstance(rows, torch.Tensor):
-            raise TypeError(f"{name}: got {type(rows).__name__}, allowed is a torch.Tensor")
+    ops.check_relevance(visual, text, visual_mask, text_mask, temperature, estimator)
+    if redundancy == 0 and _some_item_has_no_words(text_mask):
+        raise ValueError(
+            "redundancy: got 0 with a text_mask that leaves no rows, allowed is > 0 there: with "
+            "neither text nor redundancy nothing tells the rows apart"
+        )
     options = {"temperature": temperature, "estimator": estimator}
     if visual.dim() == 3:
         if isinstance(keep, Mass):
@@ -125,7 +126,8 @@ def _select_batch(visual, text, keep, visual_mask, text_mask, redundancy, option
     for b, item in enumerate(items):
         indices[b, : kept[b]] = item.indices
         scores[b] = item.scores
-    return Selection(indices, scores, kept, items[0].reason if items else "the batch is empty")
+    reasons = "; ".join(dict.fromkeys(item.reason for item in items))
+    return Selection(indices, scores, kept, reasons or "the batch is empty")
 
 
 def _select_around(visual, text, k, visual_mask, text_mask, redundancy, options, always_keep):
@@ -135,7 +137,10 @@ def _select_around(visual, text, k, visual_mask, text_mask, redundancy, options,
     from . import ops
 
     n = visual.shape[0]
-    kept = torch.as_tensor(always_keep, dtype=torch.int64, device=visual.device).unique()
+    kept = torch.as_tensor(always_keep, device=visual.device)
+    if kept.numel() and (kept.dtype == torch.bool or kept.is_floating_point()):
+        raise TypeError(f"always_keep: got {kept.dtype} elements, allowed are integer indices")
+    kept = kept.long().unique()
     if kept.numel() and (int(kept.min()) < 0 or int(kept.max()) >= n):
         raise ValueError(f"always_keep: got {kept.tolist()}, allowed are indices in [0, {n})")
     if visual_mask is not None and not bool(visual_mask[kept].all()):
@@ -164,12 +169,21 @@ def _select_around(visual, text, k, visual_mask, text_mask, redundancy, options,
     return torch.cat([kept, chosen]).sort().values, scores
 
 
+def _some_item_has_no_words(text_mask) -> bool:
+    """Looks at masks on the CPU only: on an accelerator the look would stall it."""
+    if text_mask is None or text_mask.device.type != "cpu":
+        return False
+    return not bool(text_mask.any(-1).all())
+
+
 def _row_count(visual, visual_mask) -> int:
     return visual.shape[0] if visual_mask is None else int(visual_mask.sum())
 
 
 def _reason(keep, k, n, text, text_mask, estimator) -> str:
     words = text.shape[-2] if text_mask is None or text_mask.dim() > 1 else int(text_mask.sum())
+    if n == 0:
+        return "there are no rows to keep"
     notes = []
     if k >= n:
         asked_for = keep if isinstance(keep, int) else k

@@ -164,6 +164,14 @@ def broken(checkpoint, folder, *without):
     return str(folder)
 
 
+def truncated(checkpoint, folder):
+    """A copy whose weights are a download that broke off."""
+    shutil.copytree(checkpoint, folder)
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    return str(folder)
+
+
 def config_only(folder, config):
     config.save_pretrained(folder)
     return str(folder)
@@ -174,6 +182,7 @@ MODELS = {
     "file": (lambda c, f: f"{c}/config.json", ["is a file"]),
     "no config": (lambda c, f: broken(c, f, "config.json"), ["has no config.json"]),
     "no weights": (lambda c, f: broken(c, f, "*.safetensors"), ["cannot load the model"]),
+    "half the weights": (truncated, ["cannot load the model"]),
     "no processor": (lambda c, f: broken(c, f, "*processor*"), ["processor"]),
     "no tokenizer": (lambda c, f: broken(c, f, "*token*", "chat*"), ["cannot load", "processor"]),
     "no template": (lambda c, f: broken(c, f, "chat*"), ["has no chat template"]),

@@ -122,6 +122,11 @@ def test_the_shipped_scene_is_answered_with_all_and_with_a_tenth(model, processo
         assert (pruner.report.tokens_before, pruner.report.tokens_after) == (256, 26)
 
 
+def test_a_question_of_unknown_words_is_no_question(model, processor):
+    with pytest.raises(ValueError, match="query: the question is empty"):
+        attach(model, keep=0.5, query="zzzz xylophone", tokenizer=processor)
+
+
 def test_pruned_tokens_are_about_the_question(model, processor):
     """A tenth of the tokens holds most of the asked digit's patches; chance would hold a tenth."""
     found = []

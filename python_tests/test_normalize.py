@@ -58,6 +58,12 @@ def test_zero_rows_stay_zero_and_broken_rows_become_nan(level, dtype):
     assert_unit(ours, x)
 
 
+def test_a_tiny_eps_leaves_tiny_rows_their_direction(level):
+    x = torch.tensor([[3e-30, 4e-30], [3e-38, 4e-38], [0.0, 0.0]])
+    expected = torch.tensor([[0.6, 0.8], [0.6, 0.8], [0.0, 0.0]])
+    torch.testing.assert_close(normalize(x, eps=2e-38), expected, rtol=1e-5, atol=0)
+
+
 def test_norms_below_eps_count_as_eps(level):
     x = torch.tensor([[3e-3, 4e-3], [3.0, 4.0]])
     torch.testing.assert_close(normalize(x, eps=0.01), torch.tensor([[0.3, 0.4], [0.6, 0.8]]))

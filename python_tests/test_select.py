@@ -337,11 +337,25 @@ def test_offsets_past_two_to_the_31(level, redundancy):
     assert all(a.tobytes() == b.tobytes() for a, b in zip(ours, expected, strict=True))
 
 
+@pytest.mark.parametrize("estimator", ["posterior", "specific", "joint"])
+def test_many_rows_some_of_which_do_not_count(estimator):
+    """Chunks of the column sums get smaller, and more, when rows are masked."""
+    visual, text = related(65_537, 64, 4)
+    visual[77] = math.nan
+    mask = torch.ones(65_537, dtype=torch.bool)
+    mask[5] = False
+    ours = mutual_information(visual, text, mask, estimator=estimator, threads=2)
+    real = mask & torch.isfinite(visual).all(1)
+    expected = mutual_information(visual[real], text, estimator=estimator)
+    assert same_bits(ours[real], expected)
+
+
 # ---- memory ----
 
 
 @pytest.mark.parametrize(
-    "n, m, d", [(576, 64, 4096), (2880, 64, 4096), (8192, 128, 3584), (64, 2000, 8192)]
+    "n, m, d",
+    [(576, 64, 4096), (2880, 64, 4096), (8192, 128, 3584), (64, 2000, 8192), (65536, 8192, 64)],
 )
 @pytest.mark.parametrize("threads", [1, 2])
 def test_workspace_without_redundancy(n, m, d, threads):

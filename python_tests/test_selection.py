@@ -4,7 +4,8 @@ import pytest
 import torch
 from inputs import related
 
-from mi_pruner_cuda import Mass, keep_count, reference, select
+import mi_pruner_cuda.numpy as mnp
+from mi_pruner_cuda import Mass, keep_count, ops, reference, select
 
 
 def test_ratio_and_count():
@@ -16,6 +17,11 @@ def test_ratio_and_count():
     assert torch.equal(by_ratio.indices, expected)
     torch.testing.assert_close(by_ratio.scores, scores.float(), rtol=1e-4, atol=1e-6)
     assert by_ratio.reason == "selected"
+
+
+def test_counts_beyond_64_bits_keep_all():
+    visual, text = related(5, 3, 8)
+    assert ops.select(visual, text, 2**64)[0].tolist() == [0, 1, 2, 3, 4]
 
 
 def test_more_than_all_is_said():
@@ -101,6 +107,40 @@ def test_always_keep_out_of_range(always_keep, message):
         select(visual, text, 10, always_keep=list(always_keep))
 
 
+@pytest.mark.parametrize("always_keep", [[False, True], [1.7], torch.tensor([True, False])])
+def test_always_keep_of_a_wrong_type(always_keep):
+    visual, text = related(40, 5, 16)
+    with pytest.raises(TypeError, match="allowed are integer indices"):
+        select(visual, text, 10, always_keep=always_keep)
+    assert select(visual, text, 10, always_keep=[]).n_kept == 10
+
+
+def test_a_text_mask_that_leaves_nothing_needs_redundancy():
+    visual, text = related(20, 3, 8, batch=(2,))
+    mask = torch.tensor([[True, False, True], [False, False, False]])
+    with pytest.raises(ValueError, match="redundancy: got 0 with a text_mask"):
+        select(visual, text, 5, text_mask=mask)
+    with pytest.raises(ValueError, match="redundancy: got 0 with a text_mask"):
+        mnp.select(visual.numpy(), text.numpy(), 5, text_mask=mask.numpy())
+    assert select(visual, text, 5, text_mask=mask, redundancy=1.0).n_kept == [5, 5]
+
+
+@pytest.mark.parametrize("keep", [0.5, 3, Mass(0.5)])
+def test_no_rows(keep):
+    selection = select(torch.empty(0, 8), torch.randn(2, 8), keep)
+    assert selection.n_kept == 0 and selection.reason == "there are no rows to keep"
+
+
+@pytest.mark.parametrize("keep", [0.5, 3])
+@pytest.mark.parametrize(
+    "text_batch, mask_shape", [(2, (3, 8)), (3, (2, 8)), (4, (3, 8)), (3, (8,))]
+)
+def test_batches_that_do_not_match(keep, text_batch, mask_shape):
+    mask = torch.ones(mask_shape, dtype=torch.bool)
+    with pytest.raises(ValueError, match=r"(text|visual_mask): got shape"):
+        select(torch.randn(3, 8, 4), torch.randn(text_batch, 2, 4), keep, visual_mask=mask)
+
+
 def test_always_keep_of_a_masked_row():
     visual, text = related(40, 5, 16)
     mask = torch.arange(40) != 7
@@ -123,6 +163,8 @@ def test_always_keep_of_a_masked_row():
         ({"text": torch.zeros(2, 8).double()}, TypeError, "text: got dtype torch.float64"),
         ({"visual": torch.zeros(8)}, ValueError, "visual: got 1 dimension"),
         ({"visual": [[0.0] * 8]}, TypeError, "visual: got list"),
+        ({"visual": torch.tensor(1.0)}, ValueError, "visual: got 0 dimension"),
+        ({"visual_mask": [True] * 5}, TypeError, "visual_mask: got list"),
     ],
 )
 def test_bad_arguments(change, error, message):

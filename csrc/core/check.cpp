@@ -128,6 +128,18 @@ Status check_select(const SelectProblem& problem) {
   return {};
 }
 
+Status check_executor(const Executor& executor) {
+  if (executor.lanes >= 1) return {};
+  return invalid("executor", "lane count", executor.lanes, "at least 1");
+}
+
+Status check_output(const char* name, const void* output, int64_t count) {
+  if (output != nullptr || count == 0) return {};
+  return error(StatusCode::kInvalidArgument,
+               "%s: got a null pointer, allowed is memory for %lld results", name,
+               static_cast<long long>(count));
+}
+
 Status check_workspace(const Workspace& workspace, size_t needed) {
   if (workspace.bytes < needed || (needed > 0 && workspace.data == nullptr)) {
     return error(StatusCode::kInvalidArgument, "workspace: got %zu bytes, allowed are %zu or more",

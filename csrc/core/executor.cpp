@@ -1,7 +1,6 @@
 #include "core/executor.h"
 
 #include <algorithm>
-#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -11,9 +10,11 @@ namespace {
 void run_on_threads(void* /*self*/, int64_t lanes, Executor::Body body, void* context) {
   std::vector<std::thread> threads;
   try {
+    threads.reserve(static_cast<size_t>(lanes));
     for (int64_t lane = 1; lane < lanes; ++lane) threads.emplace_back(body, context, lane);
-  } catch (const std::system_error&) {
-    // No more threads to be had: lanes draw their tasks from one counter, so fewer lanes do it all.
+  } catch (...) {
+    // No more threads or memory to be had: lanes draw their tasks from one counter, so fewer lanes
+    // do it all.
   }
   body(context, 0);
   for (std::thread& thread : threads) thread.join();

@@ -20,6 +20,9 @@ Status check_device(Device device) {
 
 Status normalize(const MatrixView& x, float eps, void* out, const Executor& executor) {
   if (Status status = check_normalize(x, eps); !status.ok()) return status;
+  if (Status status = check_executor(executor); !status.ok()) return status;
+  const int64_t results = x.batch * x.rows * x.columns;
+  if (Status status = check_output("out", out, results); !status.ok()) return status;
   if (Status status = check_device(x.device); !status.ok()) return status;
   const cpu::Kernels* kernels = nullptr;
   if (Status status = cpu::active_kernels(&kernels); !status.ok()) return status;
@@ -29,13 +32,17 @@ Status normalize(const MatrixView& x, float eps, void* out, const Executor& exec
 
 size_t mutual_information_workspace_bytes(const RelevanceProblem& problem,
                                           const Executor& executor) {
-  if (!check_relevance(problem, false).ok()) return 0;  // the call itself will say why
+  if (!check_relevance(problem, false).ok() || !check_executor(executor).ok())
+    return 0;  // the call itself will say why
   return cpu::mutual_information_workspace_bytes(problem, executor);
 }
 
 Status mutual_information(const RelevanceProblem& problem, float* scores, Workspace workspace,
                           const Executor& executor) {
   if (Status status = check_relevance(problem, false); !status.ok()) return status;
+  if (Status status = check_executor(executor); !status.ok()) return status;
+  const int64_t results = problem.visual.batch * problem.visual.rows;
+  if (Status status = check_output("scores", scores, results); !status.ok()) return status;
   if (Status status = check_device(problem.visual.device); !status.ok()) return status;
   const size_t needed = mutual_information_workspace_bytes(problem, executor);
   if (Status status = check_workspace(workspace, needed); !status.ok()) return status;
@@ -53,19 +60,27 @@ size_t top_k_workspace_bytes(const ScoresView& /*scores*/, int64_t /*k*/,
 Status top_k(const ScoresView& scores, int64_t k, float* values, int64_t* indices,
              Workspace /*workspace*/, const Executor& executor) {
   if (Status status = check_top_k(scores, k); !status.ok()) return status;
+  if (Status status = check_executor(executor); !status.ok()) return status;
+  const int64_t results = scores.batch * scores.columns;
+  if (Status status = check_output("values", values, results); !status.ok()) return status;
+  if (Status status = check_output("indices", indices, results); !status.ok()) return status;
   if (Status status = check_device(scores.device); !status.ok()) return status;
   cpu::top_k(scores, k, values, indices, executor);
   return {};
 }
 
 size_t select_workspace_bytes(const SelectProblem& problem, const Executor& executor) {
-  if (!check_select(problem).ok()) return 0;
+  if (!check_select(problem).ok() || !check_executor(executor).ok()) return 0;
   return cpu::select_workspace_bytes(problem, executor);
 }
 
 Status select(const SelectProblem& problem, int64_t* indices, float* scores, Workspace workspace,
               const Executor& executor) {
   if (Status status = check_select(problem); !status.ok()) return status;
+  if (Status status = check_executor(executor); !status.ok()) return status;
+  const int64_t results = problem.relevance.visual.batch * problem.relevance.visual.rows;
+  if (Status status = check_output("indices", indices, results); !status.ok()) return status;
+  if (Status status = check_output("scores", scores, results); !status.ok()) return status;
   if (Status status = check_device(problem.relevance.visual.device); !status.ok()) return status;
   const size_t needed = select_workspace_bytes(problem, executor);
   if (Status status = check_workspace(workspace, needed); !status.ok()) return status;

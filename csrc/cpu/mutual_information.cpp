@@ -120,18 +120,32 @@ struct Chunks {
   int64_t count;
 };
 
-Chunks chunks_of(int64_t rows) {
+// At most this many chunks, so that their partial columns fit kPartialFloats. It depends on the
+// words that count, never on masked ones.
+int64_t largest_chunk_count(int64_t words) {
+  return std::clamp<int64_t>(kPartialFloats / std::max<int64_t>(words, 1), 1, kLargestChunkCount);
+}
+
+Chunks chunks_of(int64_t rows, int64_t words) {
+  const int64_t most = largest_chunk_count(words);
   Chunks chunks;
-  chunks.size = std::max(kSmallestChunk, (rows + kLargestChunkCount - 1) / kLargestChunkCount);
+  chunks.size = std::max(kSmallestChunk, (rows + most - 1) / most);
   chunks.count = (rows + chunks.size - 1) / chunks.size;
   return chunks;
+}
+
+// Enough for the partial columns of any `rows` or fewer rows and `words` or fewer words: the number
+// of chunks itself may grow when rows are masked, because their size shrinks.
+int64_t partial_floats(int64_t rows, int64_t words) {
+  const int64_t smallest_chunks = (rows + kSmallestChunk - 1) / kSmallestChunk;
+  return std::min(smallest_chunks * words, std::max(kPartialFloats, words));
 }
 
 // Runs row(i, partial) over the rows of each chunk, partial being the chunk's M column values,
 // zeroed.
 template <class Row>
 Chunks for_each_chunk(const Work& work, const Row& row) {
-  const Chunks chunks = chunks_of(work.scratch.visual.count);
+  const Chunks chunks = chunks_of(work.scratch.visual.count, work.words);
   for_each_task(work.executor, chunks.count, [&](int64_t chunk, int64_t) {
     float* partial = work.scratch.column_partials + chunk * work.words;
     std::memset(partial, 0, static_cast<size_t>(work.words) * sizeof(float));
@@ -220,7 +234,7 @@ float score_of(const Work& work, Estimator estimator, int64_t i) {
 
 void write_scores(const Work& work, Estimator estimator, float* scores) {
   const RowSet& rows = work.scratch.visual;
-  const Chunks chunks = chunks_of(rows.count);
+  const Chunks chunks = chunks_of(rows.count, work.words);
   for_each_task(work.executor, chunks.count, [&](int64_t chunk, int64_t) {
     const int64_t end = std::min((chunk + 1) * chunks.size, rows.count);
     for (int64_t i = chunk * chunks.size; i < end; ++i)
@@ -247,7 +261,7 @@ RelevanceScratch take_relevance_scratch(Layout& layout, const RelevanceProblem& 
   scratch.lanes = lanes;
   scratch.table = layout.take<float>(rows * words);
   scratch.row_values = layout.take<float>(rows);
-  scratch.column_partials = layout.take<float>(chunks_of(rows).count * words);
+  scratch.column_partials = layout.take<float>(partial_floats(rows, words));
   scratch.column_values = layout.take<float>(words);
   return scratch;
 }

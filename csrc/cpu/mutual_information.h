@@ -13,12 +13,13 @@ struct RelevanceScratch {
   const BlockScratch* lanes;
   float* table;            // [N, M] logits, then probabilities
   float* row_values;       // [N] log-normalisers of the rows
-  float* column_partials;  // [kLargestChunkCount, M]
+  float* column_partials;  // [chunks, M]
   float* column_values;    // [M]
 };
 
 // Column sums are sums of chunk sums in a fixed order; the chunks depend on the row count alone.
 constexpr int64_t kLargestChunkCount = 1024;
+constexpr int64_t kPartialFloats = int64_t{1} << 20;  // 4 MB of partial columns
 constexpr int64_t kSmallestChunk = 64;
 
 // `lanes` must fit tiles of tile_columns(D, M).

@@ -40,8 +40,11 @@ float sum_of_squares(const Product& product, const RowSet& rows, int64_t i, floa
 void settle_norm(const Kernels& kernels, const Product& product, float sum, float eps, int64_t i,
                  RowSet* rows, void* staged) {
   float scale = 1.0f;
-  if (!(sum <= kLargestSumOfSquares)) {
-    // Huge or not finite at all: only now is a second look at the row worth its time.
+  const bool huge = !(sum <= kLargestSumOfSquares);
+  const bool tiny = sum < kSmallestSumOfSquares && eps < kSmallestNorm;
+  if (huge || tiny) {
+    // Out of float32's range or not finite at all: only now is a second look at the row worth its
+    // time.
     const float largest = kernels.largest(rows->row(i), rows->dtype, rows->columns);
     if (!std::isfinite(largest)) {
       rows->scale[i] = 1.0f;
@@ -50,7 +53,7 @@ void settle_norm(const Kernels& kernels, const Product& product, float sum, floa
     }
     int exponent = 0;
     std::frexp(largest, &exponent);
-    scale = std::ldexp(1.0f, -exponent);
+    scale = std::ldexp(1.0f, std::clamp(-exponent, -126, 126));
     sum = sum_of_squares(product, *rows, i, scale, staged);
   }
   rows->scale[i] = scale;

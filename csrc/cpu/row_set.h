@@ -36,6 +36,9 @@ void list_rows(const MatrixView& view, const MaskView& mask, int64_t item, RowSe
 // Rows whose sum of squares is at most this need no scaling: the product of two of them stays
 // finite.
 constexpr float kLargestSumOfSquares = 1e36f;
+// Below this the squares themselves may have lost bits. It matters only where eps does not decide.
+constexpr float kSmallestNorm = 1e-14f;
+constexpr float kSmallestSumOfSquares = 1e-28f;
 
 // Sets scale and inverse_norm of row i, given the sum of squares of the unscaled row. `staged` is
 // scratch for kDepthChunk elements.

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 import transformers
+from safetensors import SafetensorError
 from tqdm import tqdm
 
 from .. import attach
@@ -16,7 +17,7 @@ from ..huggingface import MODELS
 from .errors import UserError
 
 # What transformers raises for a folder or an id that it cannot load.
-_CANNOT_LOAD = (OSError, ValueError, KeyError, ImportError)
+_CANNOT_LOAD = (OSError, ValueError, KeyError, ImportError, SafetensorError)
 
 
 @dataclass

@@ -115,9 +115,11 @@ def _tokenize(text: str, tokenizer) -> list[int]:
     if tokenizer is None:
         raise ValueError("query: got a text, allowed only with tokenizer= (or pass token ids)")
     ids = tokenizer(text, add_special_tokens=False)["input_ids"]
-    if not ids:
-        raise ValueError(f"query: the question is empty: {text!r} has no tokens")
-    return list(ids)
+    # Special ids among them stand for words that the tokenizer does not know: they say nothing.
+    known = [token for token in ids if token not in tokenizer.all_special_ids]
+    if not known:
+        raise ValueError(f"query: the question is empty: {text!r} has no tokens that are words")
+    return known
 
 
 def _check_ids(query, model) -> list[int]:
