@@ -41,9 +41,8 @@ def count(name: str, value, also: tuple = ()):
     if value < 1:
         raise ValueError(f"{name}: got {value}, allowed is an integer >= 1")
     # NumPy's integers become Python's; asking a symbolic one for its index would fix its value.
-    if isinstance(value, also):
-        return value
-    return min(operator.index(value), _LARGEST_COUNT)
+    value = value if isinstance(value, (int, *also)) else operator.index(value)
+    return value if value <= _LARGEST_COUNT else _LARGEST_COUNT
 
 
 def estimator(value) -> None:
