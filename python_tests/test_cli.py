@@ -344,7 +344,6 @@ def test_demo_with_a_question_of_ones_own(tmp_path, capsys):
 
 
 def test_demo_with_a_scene_of_ones_own(tmp_path, capsys):
-    pytest.importorskip("sklearn")
     from mi_pruner_cuda.demo import scenes
 
     question = scenes.ask(scenes.render(5), scenes.FAMILIES[0], 5)
