@@ -9,6 +9,7 @@ gradient whatever the inputs do (as under torch.no_grad), and calling backward o
 torch's own error. Autocast changes nothing: float32 rows stay float32.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -17,6 +18,7 @@ from . import _checks
 
 _LIBRARY_FILE = Path(__file__).with_name("_ops.so")
 
+_LARGEST_RESULT = 2**40  # indices: far more than memory holds, far from where sums overflow
 _ROW_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 # What numbers are while torch.export traces a graph.
 _SYMBOLS = (torch.SymInt, torch.SymFloat)
@@ -45,7 +47,14 @@ _load(_LIBRARY_FILE)
 
 # Kept for the life of the process: what it registered goes when it does.
 _library = torch.library.Library("mipruner", "IMPL")
-for _name in ("normalize", "mutual_information", "top_k", "select"):
+for _name in (
+    "normalize",
+    "mutual_information",
+    "top_k",
+    "select",
+    "select_varlen",
+    "gather_rows",
+):
     # Past autograd without a trace: the outputs do not require a gradient. Left unregistered,
     # autograd would do the same at the cost of a slower call.
     _library.impl(_name, torch.library.fallthrough_kernel, "Autograd")
@@ -86,6 +95,26 @@ def _select_shape(
     shape = (*visual.shape[:-2], torch.sym_min(k, visual.shape[-2]))
     indices = visual.new_empty(shape, dtype=torch.int64)
     return indices, visual.new_empty(visual.shape[:-1], dtype=torch.float32)
+
+
+@torch.library.register_fake("mipruner::select_varlen", lib=_library)
+def _select_varlen_shape(
+    visual,
+    text,
+    visual_offsets,
+    text_ranges,
+    k,
+    temperature=0.1,
+    redundancy=0.0,
+    estimator="specific",
+):
+    indices = visual.new_empty(sum(k), dtype=torch.int64)
+    return indices, visual.new_empty(visual.shape[:1], dtype=torch.float32)
+
+
+@torch.library.register_fake("mipruner::gather_rows", lib=_library)
+def _gather_rows_shape(rows, indices):
+    return rows.new_empty((*indices.shape, *rows.shape[indices.dim() :]))
 
 
 # ---- the functions ----
@@ -186,6 +215,79 @@ def select(
     )
 
 
+def select_varlen(
+    visual: torch.Tensor,
+    text: torch.Tensor,
+    visual_offsets: torch.Tensor,
+    text_ranges: torch.Tensor,
+    k: Sequence[int],
+    temperature: float = 0.1,
+    redundancy: float = 0.0,
+    estimator: str = "specific",
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """select on S images of different sizes in one call: each segment of `visual` by itself.
+
+    Args:
+        visual: (R, D), the rows of all images one after another; float32, float16 or bfloat16.
+        text: (T, D), the rows of all questions, same dtype and device.
+        visual_offsets: int64 (S + 1) on the same device; image s is rows
+            visual_offsets[s] to visual_offsets[s + 1].
+        text_ranges: int64 (S, 2) on the same device, begin and end of each image's question;
+            several images may name the same rows. An empty range selects without text and needs
+            redundancy > 0.
+        k: S counts of rows to keep, at least 1 each.
+        temperature, redundancy, estimator: as in select.
+
+    Returns:
+        int64 indices (sum of k), rows of the packed `visual`: k[0] of image 0, then k[1] of image 1
+        and so on, each ascending and ending in -1 where an image has fewer rows than k; and float32
+        scores (R), -inf for rows that belong to no image.
+    """
+    check_relevance(visual, text, None, None, temperature, estimator)
+    if visual.dim() != 2:
+        raise ValueError(f"visual: got shape {_shape(visual)}, allowed is (R, D)")
+    _checks.not_negative("redundancy", redundancy, _SYMBOLS)
+    if isinstance(k, (str, bytes)) or not isinstance(k, Sequence):
+        raise TypeError(f"k: got {type(k).__name__}, allowed is a sequence of integers >= 1")
+    k = [_checks.count(f"k[{s}]", value) for s, value in enumerate(k)]
+    if sum(k) > _LARGEST_RESULT:
+        raise ValueError(f"k: got {sum(k)} rows in all, allowed are {_LARGEST_RESULT} or fewer")
+    _check_integers("visual_offsets", visual_offsets, visual, (len(k) + 1,))
+    _check_integers("text_ranges", text_ranges, visual, (len(k), 2))
+    if visual.device.type == "cpu" and not torch.compiler.is_compiling():
+        _check_segments(visual, text, visual_offsets, text_ranges, redundancy)
+    return torch.ops.mipruner.select_varlen(
+        visual, text, visual_offsets, text_ranges, k, temperature, redundancy, estimator
+    )
+
+
+def gather_rows(rows: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
+    """The rows that were kept: out[..., j] = rows[..., indices[..., j]], a row of zeros for -1.
+
+    For embeddings, DeepStack planes and position numbers alike.
+
+    Args:
+        rows: (N, ...) or, with two-dimensional indices, (B, N, ...); any dtype.
+        indices: int64 (K) or (B, K) on the same device; -1 stands for a place that select left
+            over.
+
+    Returns:
+        (K, ...) or (B, K, ...), contiguous, in the dtype of rows.
+    """
+    _check_tensor("rows", rows)
+    _check_tensor("indices", indices)
+    if indices.dim() not in (1, 2):
+        raise ValueError(f"indices: got shape {_shape(indices)}, allowed is (K) or (B, K)")
+    if rows.dim() < indices.dim() or rows.shape[: indices.dim() - 1] != indices.shape[:-1]:
+        allowed = "(N, ...)" if indices.dim() == 1 else f"({indices.shape[0]}, N, ...)"
+        raise ValueError(
+            f"rows: got shape {_shape(rows)}, allowed is {allowed} for indices of shape "
+            f"{_shape(indices)}"
+        )
+    _check_integers("indices", indices, rows, tuple(indices.shape))
+    return torch.ops.mipruner.gather_rows(rows, indices)
+
+
 # ---- checks ----
 
 
@@ -241,6 +343,36 @@ def _check_mask(name, mask, rows):
             f"{name}: got shape {_shape(mask)}, allowed is {_shape(rows[..., 0])}, one per row"
         )
     _check_same_device(name, mask, rows)
+
+
+def _check_integers(name, x, rows, shape):
+    _check_tensor(name, x)
+    if x.dtype != torch.int64:
+        raise TypeError(f"{name}: got dtype {x.dtype}, allowed is torch.int64")
+    if tuple(x.shape) != shape:
+        raise ValueError(f"{name}: got shape {_shape(x)}, allowed is {shape}")
+    _check_same_device(name, x, rows)
+
+
+def _check_segments(visual, text, visual_offsets, text_ranges, redundancy):
+    """Only where the numbers are in host memory: elsewhere looking would wait for the device."""
+    sizes = visual_offsets.diff()
+    if (sizes < 0).any() or (visual_offsets < 0).any() or (visual_offsets > len(visual)).any():
+        raise ValueError(
+            f"visual_offsets: got {visual_offsets.tolist()}, allowed are ascending numbers from 0 "
+            f"to the {len(visual)} rows of visual"
+        )
+    begin, end = text_ranges.unbind(1)
+    if ((begin < 0) | (end < begin) | (end > len(text))).any():
+        raise ValueError(
+            f"text_ranges: got {text_ranges.tolist()}, allowed is begin <= end, both from 0 to the "
+            f"{len(text)} rows of text"
+        )
+    if redundancy == 0 and (begin == end).any():
+        raise ValueError(
+            "redundancy: got 0 with an empty text range, allowed is > 0 there: with neither text "
+            "nor redundancy nothing tells the rows apart"
+        )
 
 
 def _check_same_device(name, x, rows):

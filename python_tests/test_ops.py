@@ -29,6 +29,9 @@ def calls(dtype=torch.float32, batch=(), grad=False):
         "text_mask": torch.rand(*batch, 5) > 0.3,
     }
     scores = rows(*batch, 20, grad=grad)
+    kept = torch.tensor([0, 7, 19, -1])
+    flat, words = visual.flatten(0, -2), text.flatten(0, -2)
+    offsets, ranges = torch.tensor([0, 6, 20]), torch.tensor([[0, 5], [1, 3]])
     namespace = torch.ops.mipruner
     return [
         (namespace.normalize.default, (visual,), {"eps": 1e-6}),
@@ -39,6 +42,8 @@ def calls(dtype=torch.float32, batch=(), grad=False):
         (namespace.select.default, (visual, text, 6), {}),
         (namespace.select.default, (visual, text, 6), {"redundancy": 0.5, **masks}),
         (namespace.select.default, (visual, text[..., :0, :], 50), {"redundancy": 0.5}),
+        (namespace.gather_rows.default, (visual, kept.expand(*batch, 4)), {}),
+        (namespace.select_varlen.default, (flat, words, offsets, ranges, [3, 9]), {}),
     ]
 
 
@@ -57,7 +62,14 @@ def same(result, expected):
 def test_the_schemas_are_the_documented_ones():
     schema = {
         name: str(getattr(torch.ops.mipruner, name).default._schema)
-        for name in ("normalize", "mutual_information", "top_k", "select")
+        for name in (
+            "normalize",
+            "mutual_information",
+            "top_k",
+            "select",
+            "select_varlen",
+            "gather_rows",
+        )
     }
     assert schema == {
         "normalize": "mipruner::normalize(Tensor x, float eps=9.9999999999999998e-13) -> Tensor",
@@ -68,6 +80,11 @@ def test_the_schemas_are_the_documented_ones():
         "select": "mipruner::select(Tensor visual, Tensor text, SymInt k, "
         "Tensor? visual_mask=None, Tensor? text_mask=None, float temperature=0.10000000000000001, "
         'float redundancy=0., str estimator="specific") -> (Tensor indices, Tensor scores)',
+        "select_varlen": "mipruner::select_varlen(Tensor visual, Tensor text, "
+        "Tensor visual_offsets, Tensor text_ranges, int[] k, "
+        "float temperature=0.10000000000000001, float redundancy=0., "
+        'str estimator="specific") -> (Tensor indices, Tensor scores)',
+        "gather_rows": "mipruner::gather_rows(Tensor rows, Tensor indices) -> Tensor",
     }
 
 

@@ -128,6 +128,89 @@ Status check_select(const SelectProblem& problem) {
   return {};
 }
 
+namespace {
+
+// Segment s of host arrays: its rows, its words and how many rows it keeps.
+Status check_segment(const SelectVarlenProblem& problem, int64_t s) {
+  const auto segment = static_cast<long long>(s);
+  const int64_t* offsets = problem.visual_offsets + s;
+  if (offsets[0] < 0 || offsets[1] < offsets[0] || offsets[1] > problem.visual.rows) {
+    return error(StatusCode::kInvalidArgument,
+                 "visual_offsets: got %lld and then %lld for segment %lld, allowed are ascending "
+                 "numbers from 0 to the %lld rows of visual",
+                 static_cast<long long>(offsets[0]), static_cast<long long>(offsets[1]), segment,
+                 static_cast<long long>(problem.visual.rows));
+  }
+  const int64_t* range = problem.text_ranges + 2 * s;
+  if (range[0] < 0 || range[1] < range[0] || range[1] > problem.text.rows) {
+    return error(StatusCode::kInvalidArgument,
+                 "text_ranges: got [%lld, %lld) for segment %lld, allowed is begin <= end, both "
+                 "from 0 to the %lld rows of text",
+                 static_cast<long long>(range[0]), static_cast<long long>(range[1]), segment,
+                 static_cast<long long>(problem.text.rows));
+  }
+  if (range[0] == range[1] && problem.redundancy == 0) {
+    return error(StatusCode::kInvalidArgument,
+                 "text_ranges: got no row for segment %lld with redundancy 0, allowed is at least "
+                 "one row there: with neither text nor redundancy nothing tells the rows apart",
+                 segment);
+  }
+  return {};
+}
+
+}  // namespace
+
+Status check_select_varlen(const SelectVarlenProblem& problem) {
+  SelectProblem whole;
+  whole.relevance.visual = problem.visual;
+  whole.relevance.text = problem.text;
+  whole.relevance.temperature = problem.temperature;
+  whole.relevance.estimator = problem.estimator;
+  whole.k = 1;
+  whole.redundancy = problem.redundancy;
+  if (Status status = check_relevance(whole.relevance, true); !status.ok()) return status;
+  if (problem.segments < 0) return invalid("segments", "count", problem.segments, "at least 0");
+  if (problem.segments == 0) return {};
+  if (Status status = check_select(whole); !status.ok()) return status;
+  if (!problem.visual_offsets) {
+    return error(StatusCode::kInvalidArgument, "visual_offsets: got a null pointer");
+  }
+  if (!problem.text_ranges) {
+    return error(StatusCode::kInvalidArgument, "text_ranges: got a null pointer");
+  }
+  if (!problem.k) return error(StatusCode::kInvalidArgument, "k: got a null pointer");
+  for (int64_t s = 0; s < problem.segments; ++s) {
+    if (Status status = check_k(problem.k[s]); !status.ok()) return status;
+    // Device memory cannot be looked at without waiting for the device.
+    if (problem.visual.device != Device::kCpu) continue;
+    if (Status status = check_segment(problem, s); !status.ok()) return status;
+  }
+  return {};
+}
+
+Status check_gather(const GatherProblem& problem) {
+  if (problem.batch < 0) return invalid("rows", "batch", problem.batch, "at least 0");
+  if (problem.rows < 0) return invalid("rows", "row count", problem.rows, "at least 0");
+  if (problem.row_bytes < 0) return invalid("rows", "row size", problem.row_bytes, "at least 0");
+  if (problem.count < 0) return invalid("indices", "count", problem.count, "at least 0");
+  if (problem.batch == 0 || problem.count == 0) return {};
+  if (!problem.indices) return error(StatusCode::kInvalidArgument, "indices: got a null pointer");
+  if (problem.rows > 0 && problem.row_bytes > 0 && !problem.source) {
+    return error(StatusCode::kInvalidArgument, "rows: got a null pointer");
+  }
+  if (problem.device != Device::kCpu) return {};
+  for (int64_t b = 0; b < problem.batch; ++b) {
+    for (int64_t j = 0; j < problem.count; ++j) {
+      const int64_t index = problem.indices[b * problem.indices_batch_stride + j];
+      if (index >= -1 && index < problem.rows) continue;
+      return error(StatusCode::kInvalidArgument,
+                   "indices: got %lld, allowed are 0 to %lld, and -1 for a row of zeros",
+                   static_cast<long long>(index), static_cast<long long>(problem.rows - 1));
+    }
+  }
+  return {};
+}
+
 Status check_executor(const Executor& executor) {
   if (executor.lanes >= 1) return {};
   return invalid("executor", "lane count", executor.lanes, "at least 1");

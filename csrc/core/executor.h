@@ -15,6 +15,8 @@ struct Executor {
   int64_t lanes = 1;
   void (*run)(void* self, int64_t lanes, Body body, void* context) = nullptr;  // nullptr: serial
   void* self = nullptr;
+  // For CUDA tensors, which need no lanes: the cudaStream_t to launch on; nullptr: the default one.
+  void* stream = nullptr;
 };
 
 // Threads that live for one call, for hosts that bring none of their own (NumPy, the C API).

@@ -1,6 +1,9 @@
 // Checks the arguments, then hands the work to the backend of the device the data is on.
 #include "core/operations.h"
 
+#include <algorithm>
+#include <limits>
+
 #include "core/check.h"
 #include "cpu/backend.h"
 #include "cpu/dispatch.h"
@@ -87,6 +90,40 @@ Status select(const SelectProblem& problem, int64_t* indices, float* scores, Wor
   const cpu::Kernels* kernels = nullptr;
   if (Status status = cpu::active_kernels(&kernels); !status.ok()) return status;
   cpu::select(*kernels, problem, indices, scores, workspace, executor);
+  return {};
+}
+
+size_t select_varlen_workspace_bytes(const SelectVarlenProblem& problem, const Executor& executor) {
+  if (!check_select_varlen(problem).ok() || !check_executor(executor).ok()) return 0;
+  if (problem.visual.device != Device::kCpu) return 0;
+  return cpu::select_varlen_workspace_bytes(problem, executor);
+}
+
+Status select_varlen(const SelectVarlenProblem& problem, int64_t* indices, float* scores,
+                     Workspace workspace, const Executor& executor) {
+  if (Status status = check_select_varlen(problem); !status.ok()) return status;
+  if (Status status = check_executor(executor); !status.ok()) return status;
+  if (Status status = check_output("indices", indices, problem.segments); !status.ok())
+    return status;
+  if (Status status = check_output("scores", scores, problem.visual.rows); !status.ok())
+    return status;
+  if (Status status = check_device(problem.visual.device); !status.ok()) return status;
+  const size_t needed = select_varlen_workspace_bytes(problem, executor);
+  if (Status status = check_workspace(workspace, needed); !status.ok()) return status;
+  const cpu::Kernels* kernels = nullptr;
+  if (Status status = cpu::active_kernels(&kernels); !status.ok()) return status;
+  std::fill(scores, scores + problem.visual.rows, -std::numeric_limits<float>::infinity());
+  cpu::select_varlen(*kernels, problem, indices, scores, workspace, executor);
+  return {};
+}
+
+Status gather_rows(const GatherProblem& problem, void* out, const Executor& executor) {
+  if (Status status = check_gather(problem); !status.ok()) return status;
+  if (Status status = check_executor(executor); !status.ok()) return status;
+  const int64_t results = problem.batch * problem.count * problem.row_bytes;
+  if (Status status = check_output("out", out, results); !status.ok()) return status;
+  if (Status status = check_device(problem.device); !status.ok()) return status;
+  cpu::gather_rows(problem, out, executor);
   return {};
 }
 

@@ -71,6 +71,51 @@ size_t select_workspace_bytes(const SelectProblem& problem, const Executor& exec
 Status select(const SelectProblem& problem, int64_t* indices, float* scores, Workspace workspace,
               const Executor& executor);
 
+// Segments of one pool of packed rows, each selected by itself: images of different sizes in one
+// call.
+struct SelectVarlenProblem {
+  MatrixView visual;     // [R, D], batch 1; segment s is rows [offsets[s], offsets[s+1])
+  MatrixView text;       // [T, D], batch 1
+  int64_t segments = 0;  // S
+  const int64_t* visual_offsets = nullptr;  // [S + 1] ascending, on the device of the rows
+  const int64_t* text_ranges = nullptr;     // [S, 2] begin and end; several may name the same rows
+  const int64_t* k = nullptr;               // [S] at least 1 each, always in host memory
+  float temperature = 0.1f;
+  Estimator estimator = Estimator::kSpecific;
+  float redundancy = 0.0f;
+  int64_t similarity_bytes = int64_t{64} << 20;
+};
+
+size_t select_varlen_workspace_bytes(const SelectVarlenProblem& problem, const Executor& executor);
+
+// indices [sum of k], segment s at [k[0] + .. + k[s-1], + k[s]): rows of the packed `visual`,
+// ascending, -1 in the places that a segment with fewer rows leaves over. scores [R]: relevance in
+// nats, each row's within its segment; -inf for rows in no segment. On the CPU offsets and ranges
+// outside the matrices are an error; on CUDA, where looking would mean waiting for the device, they
+// are clamped to them.
+Status select_varlen(const SelectVarlenProblem& problem, int64_t* indices, float* scores,
+                     Workspace workspace, const Executor& executor);
+
+// out[b, j] = source[b, index[b, j]]: embeddings, DeepStack planes or positions by kept index. Rows
+// are bytes; elements within a row are adjacent.
+struct GatherProblem {
+  const void* source = nullptr;
+  Device device = Device::kCpu;
+  int64_t batch = 1;
+  int64_t rows = 0;
+  int64_t row_bytes = 0;
+  int64_t batch_stride_bytes = 0;
+  int64_t row_stride_bytes = 0;
+  const int64_t* indices = nullptr;  // [batch, count] contiguous with indices_batch_stride
+  int64_t indices_batch_stride = 0;  // 0: the same indices for every item
+  int64_t count = 0;
+};
+
+// out [batch, count, row_bytes] contiguous. An index of -1 gives a row of zero bytes (the places
+// that select leaves over); on the CPU any other index out of range is an error, on CUDA it gives
+// zero bytes too.
+Status gather_rows(const GatherProblem& problem, void* out, const Executor& executor);
+
 // Parses "specific", "posterior", "joint" or "cosine".
 Status parse_estimator(const char* name, Estimator* estimator);
 

@@ -22,4 +22,10 @@ size_t select_workspace_bytes(const SelectProblem& problem, const Executor& exec
 void select(const Kernels& kernels, const SelectProblem& problem, int64_t* indices, float* scores,
             Workspace workspace, const Executor& executor);
 
+size_t select_varlen_workspace_bytes(const SelectVarlenProblem& problem, const Executor& executor);
+void select_varlen(const Kernels& kernels, const SelectVarlenProblem& problem, int64_t* indices,
+                   float* scores, Workspace workspace, const Executor& executor);
+
+void gather_rows(const GatherProblem& problem, void* out, const Executor& executor);
+
 }  // namespace mipruner::cpu

@@ -312,6 +312,112 @@ std::tuple<Tensor, Tensor> select_op(const Tensor& visual, const Tensor& text, i
   return {indices, scores};
 }
 
+// A contiguous int64 tensor of the given shape, on the device of the operation.
+Tensor integers(const char* name, const Tensor& x, const std::vector<int64_t>& shape, Device device,
+                const char* allowed) {
+  if (x.scalar_type() != ScalarType::Long) {
+    fail(name, ": got dtype ", torch::headeronly::toString(x.scalar_type()), ", allowed is int64");
+  }
+  check_device(name, x, device);
+  bool fits = x.dim() == static_cast<int64_t>(shape.size());
+  for (size_t i = 0; fits && i < shape.size(); ++i)
+    fits = x.size(static_cast<int64_t>(i)) == shape[i];
+  if (!fits) fail(name, ": got shape ", shape_of(x), ", allowed is ", allowed);
+  return torch::stable::contiguous(x);
+}
+
+template <Device kDevice>
+std::tuple<Tensor, Tensor> select_varlen_op(const Tensor& visual, const Tensor& text,
+                                            const Tensor& visual_offsets, const Tensor& text_ranges,
+                                            const std::vector<int64_t>& k, double temperature,
+                                            double redundancy, const std::string& estimator) {
+  const RelevanceRows rows = relevance_rows<kDevice>(visual, text);
+  if (visual.dim() != 2) fail("visual: got shape ", shape_of(visual), ", allowed is [R, D]");
+  const auto segments = static_cast<int64_t>(k.size());
+  const Tensor offsets = integers("visual_offsets", visual_offsets, {segments + 1}, kDevice,
+                                  "[S + 1], S being the length of k");
+  const Tensor ranges = integers("text_ranges", text_ranges, {segments, 2}, kDevice,
+                                 "[S, 2], S being the length of k");
+  SelectVarlenProblem problem;
+  problem.visual = matrix_view("visual", rows.visual, kDevice);
+  problem.text = matrix_view("text", rows.text, kDevice);
+  problem.segments = segments;
+  problem.visual_offsets = static_cast<const int64_t*>(offsets.const_data_ptr());
+  problem.text_ranges = static_cast<const int64_t*>(ranges.const_data_ptr());
+  problem.k = k.data();
+  problem.temperature = static_cast<float>(temperature);
+  problem.redundancy = static_cast<float>(redundancy);
+  raise_unless_ok(parse_estimator(estimator.c_str(), &problem.estimator));
+  int64_t total = 0;
+  // At least 0 each, so that a k which the core is about to refuse still names an allocatable
+  // output.
+  for (const int64_t wanted : k) total += std::max<int64_t>(0, wanted);
+  Tensor indices = new_output(visual, {total}, ScalarType::Long);
+  Tensor scores = new_output(visual, {problem.visual.rows}, ScalarType::Float);
+  const Executor executor = torch_executor();
+  const Scratch scratch = new_scratch(visual, select_varlen_workspace_bytes(problem, executor));
+  raise_unless_ok(select_varlen(problem, static_cast<int64_t*>(indices.mutable_data_ptr()),
+                                static_cast<float*>(scores.mutable_data_ptr()), scratch.workspace,
+                                executor));
+  return {indices, scores};
+}
+
+// Do the dimensions from `first` on lie without gaps, so that a row is one run of bytes?
+bool rows_are_runs(const Tensor& x, int64_t first) {
+  int64_t expected = 1;
+  for (int64_t i = x.dim() - 1; i >= first; --i) {
+    if (x.size(i) > 1 && x.stride(i) != expected) return false;
+    expected *= x.size(i);
+  }
+  return true;
+}
+
+template <Device kDevice>
+Tensor gather_rows_op(const Tensor& rows, const Tensor& indices) {
+  check_backend(kDevice);
+  check_device("rows", rows, kDevice);
+  const bool batched = indices.dim() == 2;
+  const int64_t row_dimension = batched ? 2 : 1;  // the first dimension of a row
+  if (indices.dim() != 1 && !batched) {
+    fail("indices: got shape ", shape_of(indices), ", allowed is [K] or [B, K]");
+  }
+  if (rows.dim() < row_dimension || (batched && rows.size(0) != indices.size(0))) {
+    fail("rows: got shape ", shape_of(rows), ", allowed is ",
+         batched ? "[B, N, ...] with the batch of indices, " : "[N, ...] for indices of shape ",
+         shape_of(indices));
+  }
+  const bool readable = rows_are_runs(rows, row_dimension) && rows.stride(row_dimension - 1) >= 0;
+  const Tensor source = readable ? rows : torch::stable::contiguous(rows);
+  const Tensor index = integers("indices", indices,
+                                batched ? std::vector<int64_t>{indices.size(0), indices.size(1)}
+                                        : std::vector<int64_t>{indices.size(0)},
+                                kDevice, "[K] or [B, K]");
+  const auto element = static_cast<int64_t>(source.element_size());
+  std::vector<int64_t> shape;
+  if (batched) shape.push_back(indices.size(0));
+  shape.push_back(indices.size(indices.dim() - 1));
+  GatherProblem problem;
+  problem.row_bytes = element;
+  for (int64_t i = row_dimension; i < source.dim(); ++i) {
+    shape.push_back(source.size(i));
+    problem.row_bytes *= source.size(i);
+  }
+  problem.source = source.const_data_ptr();
+  problem.device = kDevice;
+  problem.rows = source.size(row_dimension - 1);
+  problem.row_stride_bytes = source.stride(row_dimension - 1) * element;
+  if (batched) {
+    problem.batch = source.size(0);
+    problem.batch_stride_bytes = source.stride(0) * element;
+    problem.indices_batch_stride = index.size(1);
+  }
+  problem.indices = static_cast<const int64_t*>(index.const_data_ptr());
+  problem.count = index.size(index.dim() - 1);
+  Tensor out = new_output(rows, shape, rows.scalar_type());
+  raise_unless_ok(gather_rows(problem, out.mutable_data_ptr(), torch_executor()));
+  return out;
+}
+
 }  // namespace
 }  // namespace mipruner
 
@@ -325,6 +431,11 @@ STABLE_TORCH_LIBRARY(mipruner, m) {
       "select(Tensor visual, Tensor text, SymInt k, Tensor? visual_mask=None, "
       "Tensor? text_mask=None, float temperature=0.1, float redundancy=0.0, "
       "str estimator=\"specific\") -> (Tensor indices, Tensor scores)");
+  m.def(
+      "select_varlen(Tensor visual, Tensor text, Tensor visual_offsets, Tensor text_ranges, "
+      "int[] k, float temperature=0.1, float redundancy=0.0, str estimator=\"specific\") -> "
+      "(Tensor indices, Tensor scores)");
+  m.def("gather_rows(Tensor rows, Tensor indices) -> Tensor");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(mipruner, CPU, m) {
@@ -333,6 +444,8 @@ STABLE_TORCH_LIBRARY_IMPL(mipruner, CPU, m) {
   m.impl("mutual_information", TORCH_BOX(&mipruner::mutual_information_op<Device::kCpu>));
   m.impl("top_k", TORCH_BOX(&mipruner::top_k_op<Device::kCpu>));
   m.impl("select", TORCH_BOX(&mipruner::select_op<Device::kCpu>));
+  m.impl("select_varlen", TORCH_BOX(&mipruner::select_varlen_op<Device::kCpu>));
+  m.impl("gather_rows", TORCH_BOX(&mipruner::gather_rows_op<Device::kCpu>));
 }
 
 // Registered in every build, so that a CUDA tensor meets a sentence and not "no kernel for
@@ -343,4 +456,6 @@ STABLE_TORCH_LIBRARY_IMPL(mipruner, CUDA, m) {
   m.impl("mutual_information", TORCH_BOX(&mipruner::mutual_information_op<Device::kCuda>));
   m.impl("top_k", TORCH_BOX(&mipruner::top_k_op<Device::kCuda>));
   m.impl("select", TORCH_BOX(&mipruner::select_op<Device::kCuda>));
+  m.impl("select_varlen", TORCH_BOX(&mipruner::select_varlen_op<Device::kCuda>));
+  m.impl("gather_rows", TORCH_BOX(&mipruner::gather_rows_op<Device::kCuda>));
 }
