@@ -20,10 +20,17 @@ from .columns import CacheState, kept_columns, next_positions, renumber
 from .models import Call, ImageShape, Parts, find_parts
 from .query import Query
 from .report import ImageReport, Report
-from .step import Step, cache_length, repeated_columns, write_state
+from .step import Step, cache_length, given_cache, repeated_columns, write_state
 
 # Arguments of the language model that are handled by name.
-_HANDLED = {"inputs_embeds", "position_ids", "attention_mask", "past_key_values", "cache_position"}
+_HANDLED = {
+    "inputs_embeds",
+    "position_ids",
+    "attention_mask",
+    "cache",
+    "past_key_values",
+    "cache_position",
+}
 
 # Arguments of the vision-and-language module with a column per new token on their last axis.
 _CUT = ("input_ids", "position_ids", "mm_token_type_ids", "token_type_ids", "cache_position")
@@ -164,7 +171,7 @@ class Pruner:
             raise RuntimeError("model: it is in training mode; call eval() or detach() the pruner")
         inputs = _named(base, args, kwargs)
         ids = inputs.get("input_ids")
-        past = cache_length(inputs.get("past_key_values"))
+        past = cache_length(given_cache(inputs))
         if ids is None and inputs.get("inputs_embeds") is not None and past == 0:
             raise ValueError(
                 "inputs_embeds: got a prompt without input_ids; pruning reads there which rows are "
@@ -184,9 +191,8 @@ class Pruner:
         """After the language model."""
         if self._pending is None:
             return
-        cache = getattr(output, "past_key_values", None)
-        if cache is None and isinstance(output, tuple):
-            cache = next((part for part in output if hasattr(part, "get_seq_length")), None)
+        parts = output if isinstance(output, tuple) else output.values()
+        cache = next((part for part in parts if hasattr(part, "get_seq_length")), None)
         if cache is not None:
             write_state(cache, self._pending)
         self._pending = None

@@ -25,7 +25,7 @@ class Step:
         self._axes = axes
         self._caller_gave_positions = caller_gave_positions
         self._mask = inputs.get("attention_mask")
-        cache = inputs.get("past_key_values")
+        cache = given_cache(inputs)
         self._compilable = bool(getattr(cache, "is_compileable", False))
         self.past = cache_length(cache)
         self.state = _read_state(cache, self.past, self.batch)
@@ -102,7 +102,7 @@ def repeated_columns(inputs: dict) -> int:
     When generate is given a cache, it cuts off as many tokens as the cache has columns. A pruned
     cache stands for more tokens than that, so the call would repeat the difference.
     """
-    ids, cache = inputs.get("input_ids"), inputs.get("past_key_values")
+    ids, cache = inputs.get("input_ids"), given_cache(inputs)
     past = cache_length(cache)
     state = None if ids is None else _read_state(cache, past, ids.shape[0])
     if state is None:
@@ -124,6 +124,15 @@ def _starts(positions, column: int, state: CacheState, past: int):
     plane = positions if positions.dim() == 2 else positions[-1]
     expected = following_positions(state, past, 1, 1)[:, 0].to(plane.device)
     return plane[:, column].expand_as(expected), expected
+
+
+def given_cache(inputs: dict):
+    """The key-value cache among a module's arguments; None without one.
+
+    transformers 5.24 renamed past_key_values to cache, and takes the old name too.
+    """
+    cache = inputs.get("cache")
+    return inputs.get("past_key_values") if cache is None else cache
 
 
 def cache_length(cache) -> int:
