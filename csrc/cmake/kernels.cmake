@@ -21,7 +21,8 @@ function(mipruner_find_levels result)
     #error not x86-64
     #endif
     int main() { return 0; }" MIPRUNER_IS_X86_64)
-  if(MIPRUNER_IS_X86_64)
+  # A build of the emulated CUDA kernels is not about these: the two that are always there will do.
+  if(MIPRUNER_IS_X86_64 AND NOT MIPRUNER_CUDA STREQUAL "EMULATED")
     foreach(level avx2 avx512 avx512_bf16)
       string(REPLACE ";" " " flags "${mipruner_flags_${level}}")
       check_cxx_compiler_flag("${flags}" MIPRUNER_COMPILER_HAS_${level})

@@ -7,13 +7,14 @@
 #include "core/check.h"
 #include "cpu/backend.h"
 #include "cpu/dispatch.h"
+#include "cuda/backend.h"
 
 namespace mipruner {
 namespace {
 
 // The device of the data, or the reason why this build cannot work there.
 Status check_device(Device device) {
-  if (device == Device::kCpu) return {};
+  if (device == Device::kCpu || has_cuda()) return {};
   return error(StatusCode::kNotSupported,
                "device: got a CUDA tensor, but this build has no CUDA kernels; move it to the CPU "
                "(tensor.cpu())");
@@ -27,6 +28,7 @@ Status normalize(const MatrixView& x, float eps, void* out, const Executor& exec
   const int64_t results = x.batch * x.rows * x.columns;
   if (Status status = check_output("out", out, results); !status.ok()) return status;
   if (Status status = check_device(x.device); !status.ok()) return status;
+  if (x.device == Device::kCuda) return cuda::normalize(x, eps, out, executor.stream);
   const cpu::Kernels* kernels = nullptr;
   if (Status status = cpu::active_kernels(&kernels); !status.ok()) return status;
   cpu::normalize(*kernels, x, eps, out, executor);
@@ -37,6 +39,8 @@ size_t mutual_information_workspace_bytes(const RelevanceProblem& problem,
                                           const Executor& executor) {
   if (!check_relevance(problem, false).ok() || !check_executor(executor).ok())
     return 0;  // the call itself will say why
+  if (problem.visual.device == Device::kCuda)
+    return cuda::mutual_information_workspace_bytes(problem);
   return cpu::mutual_information_workspace_bytes(problem, executor);
 }
 
@@ -49,6 +53,8 @@ Status mutual_information(const RelevanceProblem& problem, float* scores, Worksp
   if (Status status = check_device(problem.visual.device); !status.ok()) return status;
   const size_t needed = mutual_information_workspace_bytes(problem, executor);
   if (Status status = check_workspace(workspace, needed); !status.ok()) return status;
+  if (problem.visual.device == Device::kCuda)
+    return cuda::mutual_information(problem, scores, workspace, executor.stream);
   const cpu::Kernels* kernels = nullptr;
   if (Status status = cpu::active_kernels(&kernels); !status.ok()) return status;
   cpu::mutual_information(*kernels, problem, scores, workspace, executor);
@@ -68,12 +74,16 @@ Status top_k(const ScoresView& scores, int64_t k, float* values, int64_t* indice
   if (Status status = check_output("values", values, results); !status.ok()) return status;
   if (Status status = check_output("indices", indices, results); !status.ok()) return status;
   if (Status status = check_device(scores.device); !status.ok()) return status;
+  if (scores.device == Device::kCuda)
+    return cuda::top_k(scores, k, values, indices, executor.stream);
   cpu::top_k(scores, k, values, indices, executor);
   return {};
 }
 
 size_t select_workspace_bytes(const SelectProblem& problem, const Executor& executor) {
   if (!check_select(problem).ok() || !check_executor(executor).ok()) return 0;
+  if (problem.relevance.visual.device == Device::kCuda)
+    return cuda::select_workspace_bytes(problem);
   return cpu::select_workspace_bytes(problem, executor);
 }
 
@@ -87,6 +97,8 @@ Status select(const SelectProblem& problem, int64_t* indices, float* scores, Wor
   if (Status status = check_device(problem.relevance.visual.device); !status.ok()) return status;
   const size_t needed = select_workspace_bytes(problem, executor);
   if (Status status = check_workspace(workspace, needed); !status.ok()) return status;
+  if (problem.relevance.visual.device == Device::kCuda)
+    return cuda::select(problem, indices, scores, workspace, executor.stream);
   const cpu::Kernels* kernels = nullptr;
   if (Status status = cpu::active_kernels(&kernels); !status.ok()) return status;
   cpu::select(*kernels, problem, indices, scores, workspace, executor);
@@ -95,7 +107,7 @@ Status select(const SelectProblem& problem, int64_t* indices, float* scores, Wor
 
 size_t select_varlen_workspace_bytes(const SelectVarlenProblem& problem, const Executor& executor) {
   if (!check_select_varlen(problem).ok() || !check_executor(executor).ok()) return 0;
-  if (problem.visual.device != Device::kCpu) return 0;
+  if (problem.visual.device == Device::kCuda) return cuda::select_varlen_workspace_bytes(problem);
   return cpu::select_varlen_workspace_bytes(problem, executor);
 }
 
@@ -110,6 +122,8 @@ Status select_varlen(const SelectVarlenProblem& problem, int64_t* indices, float
   if (Status status = check_device(problem.visual.device); !status.ok()) return status;
   const size_t needed = select_varlen_workspace_bytes(problem, executor);
   if (Status status = check_workspace(workspace, needed); !status.ok()) return status;
+  if (problem.visual.device == Device::kCuda)
+    return cuda::select_varlen(problem, indices, scores, workspace, executor.stream);
   const cpu::Kernels* kernels = nullptr;
   if (Status status = cpu::active_kernels(&kernels); !status.ok()) return status;
   std::fill(scores, scores + problem.visual.rows, -std::numeric_limits<float>::infinity());
@@ -123,11 +137,10 @@ Status gather_rows(const GatherProblem& problem, void* out, const Executor& exec
   const int64_t results = problem.batch * problem.count * problem.row_bytes;
   if (Status status = check_output("out", out, results); !status.ok()) return status;
   if (Status status = check_device(problem.device); !status.ok()) return status;
+  if (problem.device == Device::kCuda) return cuda::gather_rows(problem, out, executor.stream);
   cpu::gather_rows(problem, out, executor);
   return {};
 }
-
-bool has_cuda() { return false; }
 
 const char* version() { return MIPRUNER_VERSION; }
 

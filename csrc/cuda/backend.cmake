@@ -1,12 +1,86 @@
-# The CUDA backend's place in the build. There are no kernels yet: MIPRUNER_CUDA only says whether
-# nvcc is there, and the core answers CUDA tensors with an error.
+# The CUDA backend, as part of mipruner_core:
+#   ON, AUTO   csrc/cuda/*.cu compiled by nvcc; AUTO does without when there is none
+#   EMULATED   the same files compiled for the processor against csrc/tests/emu, for tests alone: a
+#              "device" that this process runs itself, in ordinary memory
+#   OFF        csrc/cuda/absent.cpp in their place, which names no CUDA symbol
+file(GLOB mipruner_cuda_sources CONFIGURE_DEPENDS csrc/cuda/*.cu)
 set(mipruner_cuda_state OFF)
-if(NOT MIPRUNER_CUDA STREQUAL "OFF")
+
+# Sets `result` to the architectures to compile for: the oldest with bfloat16 up to the newest, as
+# far as this nvcc knows them, and PTX of the last for what comes after.
+function(mipruner_find_architectures result)
+  execute_process(COMMAND ${CMAKE_CUDA_COMPILER} --list-gpu-code
+    OUTPUT_VARIABLE known ERROR_VARIABLE trouble RESULT_VARIABLE code)
+  if(NOT code EQUAL 0)
+    message(FATAL_ERROR "${CMAKE_CUDA_COMPILER} --list-gpu-code failed, so CMAKE_CUDA_ARCHITECTURES "
+      "has to be set:\n${trouble}")
+  endif()
+  set(architectures "")
+  foreach(architecture 80 86 89 90 100 120)
+    if(known MATCHES "sm_${architecture}[^0-9a-z]")
+      list(APPEND architectures ${architecture}-real)
+    endif()
+  endforeach()
+  if(NOT architectures)
+    message(FATAL_ERROR "${CMAKE_CUDA_COMPILER} compiles for none of sm_80 to sm_120; set CUDACXX to "
+      "another nvcc, or use MIPRUNER_CUDA=OFF")
+  endif()
+  string(REGEX REPLACE "-real$" "" architectures "${architectures}")
+  set(${result} "${architectures}" PARENT_SCOPE)
+endfunction()
+
+function(mipruner_use_nvcc)
+  add_library(mipruner_cuda OBJECT ${mipruner_cuda_sources})
+  target_include_directories(mipruner_cuda PRIVATE ${CMAKE_CURRENT_SOURCE_DIR}/csrc)
+  set_target_properties(mipruner_cuda PROPERTIES
+    CUDA_STANDARD 17 CUDA_STANDARD_REQUIRED ON CUDA_VISIBILITY_PRESET hidden)
+  target_compile_options(mipruner_cuda PRIVATE
+    --threads=4  # architectures of one file
+    -Xfatbin=-compress-all  # a third of the size
+    -Xcompiler=-Wall,-Wextra,-Wshadow,-ffile-prefix-map=${CMAKE_CURRENT_SOURCE_DIR}/=)
+  if(MIPRUNER_WERROR)
+    target_compile_options(mipruner_cuda PRIVATE -Werror=all-warnings -Xcompiler=-Werror)
+  endif()
+  target_sources(mipruner_core PRIVATE $<TARGET_OBJECTS:mipruner_cuda> csrc/cuda/present.cpp)
+  # It was there before the language was, and some generators want to know.
+  set_target_properties(mipruner_core PROPERTIES CUDA_ARCHITECTURES "${CMAKE_CUDA_ARCHITECTURES}")
+  # The static runtime: the result loads on a machine that has neither CUDA nor a driver.
+  find_package(CUDAToolkit REQUIRED)
+  target_link_libraries(mipruner_core PUBLIC CUDA::cudart_static)
+endfunction()
+
+function(mipruner_use_emulation)
+  file(GLOB emulator CONFIGURE_DEPENDS csrc/tests/emu/*.cpp)
+  # The checker and its hooks are for kernels compiled to be checked; unchecked.cpp stands in.
+  list(FILTER emulator EXCLUDE REGEX "/(checker|hooks)\\.cpp$")
+  add_library(mipruner_emulated OBJECT ${emulator} ${mipruner_cuda_sources})
+  set_source_files_properties(${mipruner_cuda_sources} PROPERTIES LANGUAGE CXX)
+  target_include_directories(mipruner_emulated PRIVATE csrc csrc/tests)
+  target_compile_options(mipruner_emulated PRIVATE -O2 -fno-strict-aliasing
+    "$<$<BOOL:${MIPRUNER_WERROR}>:-Wall;-Wextra;-Wshadow;-Wconversion;-Werror>"
+    -Wno-unknown-pragmas)
+  # The compiler does not know the suffix.
+  set_source_files_properties(${mipruner_cuda_sources} PROPERTIES COMPILE_OPTIONS "-xc++")
+  target_sources(mipruner_core PRIVATE $<TARGET_OBJECTS:mipruner_emulated> csrc/cuda/present.cpp)
+  target_compile_definitions(mipruner_core PUBLIC MIPRUNER_EMULATED_CUDA)
+endfunction()
+
+if(MIPRUNER_CUDA STREQUAL "EMULATED")
+  mipruner_use_emulation()
+  set(mipruner_cuda_state EMULATED)
+elseif(NOT MIPRUNER_CUDA STREQUAL "OFF")
   include(CheckLanguage)
   check_language(CUDA)
   if(CMAKE_CUDA_COMPILER)
+    if(NOT CMAKE_CUDA_ARCHITECTURES AND "$ENV{CUDAARCHS}" STREQUAL "")
+      # Before the language is enabled, which would fill in the compiler's own default.
+      mipruner_find_architectures(CMAKE_CUDA_ARCHITECTURES)
+    endif()
+    enable_language(CUDA)
+    mipruner_use_nvcc()
+    string(REPLACE ";" "," mipruner_architectures "${CMAKE_CUDA_ARCHITECTURES}")
     set(mipruner_cuda_state
-      "OFF (${CMAKE_CUDA_COMPILER} found, but this version has no CUDA kernels yet)")
+      "ON (nvcc ${CMAKE_CUDA_COMPILER_VERSION}, architectures ${mipruner_architectures})")
   elseif(MIPRUNER_CUDA STREQUAL "ON")
     message(FATAL_ERROR
       "MIPRUNER_CUDA: got ON, but no CUDA compiler was found; put nvcc on the PATH or set CUDACXX, "
@@ -14,4 +88,7 @@ if(NOT MIPRUNER_CUDA STREQUAL "OFF")
   else()
     set(mipruner_cuda_state "OFF (no CUDA compiler found)")
   endif()
+endif()
+if(mipruner_cuda_state MATCHES "^OFF")
+  target_sources(mipruner_core PRIVATE csrc/cuda/absent.cpp)
 endif()

@@ -22,6 +22,13 @@ namespace py = pybind11;
 namespace mipruner {
 namespace {
 
+// In the build that the tests make, arrays count as memory of an emulated CUDA device.
+#if defined(MIPRUNER_EMULATED_CUDA)
+constexpr Device kDevice = Device::kCuda;
+#else
+constexpr Device kDevice = Device::kCpu;
+#endif
+
 // ---- errors ----
 
 void raise_unless_ok(const Status& status) {
@@ -93,6 +100,7 @@ MatrixView matrix_view(const py::array& x, DataType dtype) {
   MatrixView view;
   view.data = x.data();
   view.dtype = dtype;
+  view.device = kDevice;
   const py::ssize_t rows = x.ndim() - 2;
   view.columns = x.shape(rows + 1);
   view.rows = x.shape(rows);
@@ -253,6 +261,7 @@ py::tuple top_k_array(const py::object& given, int64_t k, int64_t threads) {
   const py::array source = readable(scores);
   const bool batched = source.ndim() == 2;
   ScoresView view;
+  view.device = kDevice;
   view.data = static_cast<const float*>(source.data());
   view.columns = source.shape(source.ndim() - 1);
   if (batched) {
@@ -307,6 +316,57 @@ py::tuple select_array(const py::object& visual, const py::object& text, int64_t
   return py::make_tuple(indices, scores);
 }
 
+// Whole numbers, in order and adjacent, whatever was given.
+using Integers = py::array_t<int64_t, py::array::c_style | py::array::forcecast>;
+
+py::tuple select_varlen_array(const py::object& visual, const py::object& text,
+                              const Integers& visual_offsets, const Integers& text_ranges,
+                              const std::vector<int64_t>& k, double temperature, double redundancy,
+                              const std::string& estimator, const std::optional<std::string>& dtype,
+                              int64_t threads, int64_t similarity_bytes) {
+  const Relevance r =
+      relevance_of(visual, text, py::none(), py::none(), temperature, estimator, dtype);
+  if (r.visual.ndim() != 2) {
+    throw py::value_error("visual: got shape " + shape_of(r.visual) + ", allowed is [R, D]");
+  }
+  const auto segments = static_cast<int64_t>(k.size());
+  if (visual_offsets.ndim() != 1 || visual_offsets.shape(0) != segments + 1) {
+    throw py::value_error("visual_offsets: got shape " + shape_of(visual_offsets) +
+                          ", allowed is [S + 1], S being the length of k");
+  }
+  if (text_ranges.ndim() != 2 || text_ranges.shape(0) != segments || text_ranges.shape(1) != 2) {
+    throw py::value_error("text_ranges: got shape " + shape_of(text_ranges) +
+                          ", allowed is [S, 2], S being the length of k");
+  }
+  SelectVarlenProblem problem;
+  problem.visual = r.problem.visual;
+  problem.text = r.problem.text;
+  problem.segments = segments;
+  problem.visual_offsets = visual_offsets.data();
+  problem.text_ranges = text_ranges.data();
+  problem.k = k.data();
+  problem.temperature = r.problem.temperature;
+  problem.estimator = r.problem.estimator;
+  problem.redundancy = static_cast<float>(redundancy);
+  problem.similarity_bytes = similarity_bytes;
+  int64_t total = 0;
+  for (const int64_t wanted : k) total += std::max<int64_t>(0, wanted);
+  py::array indices = new_result(py::dtype::of<int64_t>(), false, 1, total);
+  py::array scores = new_result(py::dtype::of<float>(), false, 1, problem.visual.rows);
+  auto* const index_target = static_cast<int64_t*>(indices.mutable_data());
+  auto* const score_target = static_cast<float*>(scores.mutable_data());
+  const Executor executor = executor_of(threads);
+  Status status;
+  {
+    py::gil_scoped_release release;
+    const size_t bytes = select_varlen_workspace_bytes(problem, executor);
+    const Scratch scratch = new_scratch(bytes);
+    status = select_varlen(problem, index_target, score_target, {scratch.get(), bytes}, executor);
+  }
+  raise_unless_ok(status);
+  return py::make_tuple(indices, scores);
+}
+
 size_t select_workspace_bytes_of(int64_t n, int64_t m, int64_t d, double redundancy,
                                  int64_t threads) {
   SelectProblem problem;
@@ -317,6 +377,7 @@ size_t select_workspace_bytes_of(int64_t n, int64_t m, int64_t d, double redunda
     view->data = &placeholder;
     view->rows = view == &problem.relevance.visual ? n : m;
     view->columns = view->row_stride = d;
+    view->device = kDevice;
   }
   return select_workspace_bytes(problem, executor_of(threads));
 }
@@ -350,6 +411,11 @@ PYBIND11_MODULE(_C, m) {
         py::arg("temperature") = 0.1, py::arg("redundancy") = 0.0,
         py::arg("estimator") = "specific", py::arg("dtype") = py::none(), py::arg("threads") = 1,
         py::arg("similarity_bytes") = SelectProblem().similarity_bytes);
+  m.def("select_varlen", select_varlen_array, py::arg("visual"), py::arg("text"),
+        py::arg("visual_offsets"), py::arg("text_ranges"), py::arg("k"),
+        py::arg("temperature") = 0.1, py::arg("redundancy") = 0.0,
+        py::arg("estimator") = "specific", py::arg("dtype") = py::none(), py::arg("threads") = 1,
+        py::arg("similarity_bytes") = SelectVarlenProblem().similarity_bytes);
   m.def("select_workspace_bytes", select_workspace_bytes_of, py::arg("n"), py::arg("m"),
         py::arg("d"), py::arg("redundancy") = 0.0, py::arg("threads") = 1,
         "Scratch memory of one select of float32 rows, in bytes.");

@@ -12,6 +12,7 @@
 // Through the stable ABI every exception becomes a RuntimeError. mi_pruner_cuda/ops.py checks first
 // and raises ValueError and TypeError; the checks here are for direct callers of
 // torch.ops.mipruner.
+#include <torch/csrc/stable/accelerator.h>
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
@@ -27,6 +28,10 @@
 #include <vector>
 
 #include "core/operations.h"
+
+// In libtorch_cuda, every CUDA build of torch; absent, and null, where torch has no CUDA.
+extern "C" __attribute__((weak)) AOTITorchError
+aoti_torch_get_current_cuda_stream(int32_t device_index, void** ret_stream);
 
 namespace mipruner {
 namespace {
@@ -78,8 +83,12 @@ void check_rank(const char* name, const Tensor& x, int64_t low, const char* allo
 
 // The device of the operation is the one that the dispatcher chose: with operands on several
 // devices that is the accelerator, so a tensor that stayed behind on the CPU is the one to name.
-void check_device(const char* name, const Tensor& x, Device device) {
+void check_device(const char* name, const Tensor& x, Device device, const Tensor& like) {
   const bool here = device == Device::kCpu ? x.is_cpu() : x.is_cuda();
+  if (here && device == Device::kCuda && x.get_device_index() != like.get_device_index()) {
+    fail(name, ": got a tensor on CUDA device ", x.get_device_index(), ", allowed is device ",
+         like.get_device_index(), ", where the other tensors are");
+  }
   if (here) return;
   fail(name, ": got a tensor on ", x.is_cpu() ? "the CPU" : "another device", ", allowed is ",
        device == Device::kCpu ? "the CPU" : "CUDA", ", where the other tensors are");
@@ -90,8 +99,7 @@ void check_backend(Device device) {
   if (device == Device::kCpu || has_cuda()) return;
   fail(
       "device: got CUDA tensors, but this build of mipruner has no CUDA kernels (it was built with "
-      "MIPRUNER_CUDA=OFF, without nvcc, or from a version that has none yet); move them with "
-      ".cpu()");
+      "MIPRUNER_CUDA=OFF or without nvcc); move them with .cpu()");
 }
 
 // ---- views ----
@@ -131,7 +139,7 @@ MaskView mask_view(const char* name, const std::optional<Tensor>& mask, const Te
     fail(name, ": got dtype ", torch::headeronly::toString(mask->scalar_type()),
          ", allowed is bool");
   }
-  check_device(name, *mask, device);
+  check_device(name, *mask, device, rows);
   bool fits = mask->dim() == rows.dim() - 1;
   for (int64_t i = 0; fits && i < mask->dim(); ++i) fits = mask->size(i) == rows.size(i);
   if (!fits) {
@@ -168,6 +176,16 @@ Scratch new_scratch(const Tensor& like, size_t bytes) {
   return scratch;
 }
 
+// The current stream of a CUDA device, as torch sees it.
+void* current_stream(int32_t device_index) {
+  if (!aoti_torch_get_current_cuda_stream)
+    fail("device: got CUDA tensors from a torch without CUDA");
+  void* stream = nullptr;
+  if (aoti_torch_get_current_cuda_stream(device_index, &stream) != AOTI_TORCH_SUCCESS)
+    fail("device: torch names no current stream for CUDA device ", device_index);
+  return stream;
+}
+
 // Torch's own pool: torch.set_num_threads rules here too. (at::parallel_for would be silently
 // serial in a library compiled without OpenMP.)
 Executor torch_executor() {
@@ -181,13 +199,40 @@ Executor torch_executor() {
   return executor;
 }
 
+// Where one call runs: on torch's threads, or on the current stream of a tensor's device, which is
+// made the current device for as long as this lives.
+template <Device kDevice>
+class Place {
+ public:
+  Place(const char* name, const Tensor& x) {
+    check_backend(kDevice);
+    check_device(name, x, kDevice, x);
+    if constexpr (kDevice == Device::kCpu) {
+      executor_ = torch_executor();
+    } else {
+      guard_.emplace(x.get_device_index());
+      executor_.stream = current_stream(x.get_device_index());
+    }
+  }
+  const Executor& executor() const { return executor_; }
+
+ private:
+  Executor executor_;
+  std::optional<torch::stable::accelerator::DeviceGuard> guard_;
+};
+
+// Greedy selection keeps its table of similarities up to this size (see SelectProblem): devices
+// have memory to spare, and computing a row again costs them more than reading it.
+template <Device kDevice>
+constexpr int64_t kSimilarityBytes = kDevice == Device::kCpu ? int64_t{64} << 20 : int64_t{1} << 30;
+
 // ---- the operations ----
 
 // The dispatch key fixes kDevice: one instance of each operation per backend.
 
 template <Device kDevice>
 Tensor normalize_op(const Tensor& x, double eps) {
-  check_backend(kDevice);
+  const Place<kDevice> place("x", x);
   check_rank("x", x, 2, "[N, D] or [B, N, D]");
   const Tensor rows = with_adjacent_elements(x);
   const MatrixView view = matrix_view("x", rows, kDevice);
@@ -195,7 +240,7 @@ Tensor normalize_op(const Tensor& x, double eps) {
   for (size_t i = 0; i < shape.size(); ++i) shape[i] = x.size(static_cast<int64_t>(i));
   Tensor out = new_output(x, shape, x.scalar_type());
   raise_unless_ok(
-      normalize(view, static_cast<float>(eps), out.mutable_data_ptr(), torch_executor()));
+      normalize(view, static_cast<float>(eps), out.mutable_data_ptr(), place.executor()));
   return out;
 }
 
@@ -207,9 +252,7 @@ struct RelevanceRows {
 
 template <Device kDevice>
 RelevanceRows relevance_rows(const Tensor& visual, const Tensor& text) {
-  check_backend(kDevice);
-  check_device("visual", visual, kDevice);
-  check_device("text", text, kDevice);
+  check_device("text", text, kDevice, visual);
   check_rank("visual", visual, 2, "[N, D] or [B, N, D]");
   check_rank("text", text, 2, "[M, D] or [B, M, D]");
   if (visual.dim() != text.dim()) {
@@ -244,10 +287,11 @@ Tensor mutual_information_op(const Tensor& visual, const Tensor& text,
                              const std::optional<Tensor>& visual_mask,
                              const std::optional<Tensor>& text_mask, double temperature,
                              const std::string& estimator) {
+  const Place<kDevice> place("visual", visual);
   const RelevanceRows rows = relevance_rows<kDevice>(visual, text);
   const RelevanceProblem problem =
       relevance_problem(rows, visual_mask, text_mask, temperature, estimator, kDevice);
-  const Executor executor = torch_executor();
+  const Executor& executor = place.executor();
   Tensor scores = new_output(visual, result_shape(visual, problem.visual.rows), ScalarType::Float);
   const Scratch scratch =
       new_scratch(visual, mutual_information_workspace_bytes(problem, executor));
@@ -261,7 +305,7 @@ int64_t result_width(int64_t k, int64_t rows) { return std::max<int64_t>(0, std:
 
 template <Device kDevice>
 std::tuple<Tensor, Tensor> top_k_op(const Tensor& scores, int64_t k) {
-  check_backend(kDevice);
+  const Place<kDevice> place("scores", scores);
   check_rank("scores", scores, 1, "[N] or [B, N]");
   if (scores.scalar_type() != ScalarType::Float) {
     fail("scores: got dtype ", torch::headeronly::toString(scores.scalar_type()),
@@ -282,7 +326,7 @@ std::tuple<Tensor, Tensor> top_k_op(const Tensor& scores, int64_t k) {
   if (last == 1) shape.insert(shape.begin(), view.batch);
   Tensor values = new_output(scores, shape, ScalarType::Float);
   Tensor indices = new_output(scores, shape, ScalarType::Long);
-  const Executor executor = torch_executor();
+  const Executor& executor = place.executor();
   const Scratch scratch = new_scratch(scores, top_k_workspace_bytes(view, k, executor));
   raise_unless_ok(top_k(view, k, static_cast<float*>(values.mutable_data_ptr()),
                         static_cast<int64_t*>(indices.mutable_data_ptr()), scratch.workspace,
@@ -295,16 +339,18 @@ std::tuple<Tensor, Tensor> select_op(const Tensor& visual, const Tensor& text, i
                                      const std::optional<Tensor>& visual_mask,
                                      const std::optional<Tensor>& text_mask, double temperature,
                                      double redundancy, const std::string& estimator) {
+  const Place<kDevice> place("visual", visual);
   const RelevanceRows rows = relevance_rows<kDevice>(visual, text);
   SelectProblem problem;
   problem.relevance =
       relevance_problem(rows, visual_mask, text_mask, temperature, estimator, kDevice);
   problem.k = k;
   problem.redundancy = static_cast<float>(redundancy);
+  problem.similarity_bytes = kSimilarityBytes<kDevice>;
   const int64_t n = problem.relevance.visual.rows;
   Tensor indices = new_output(visual, result_shape(visual, result_width(k, n)), ScalarType::Long);
   Tensor scores = new_output(visual, result_shape(visual, n), ScalarType::Float);
-  const Executor executor = torch_executor();
+  const Executor& executor = place.executor();
   const Scratch scratch = new_scratch(visual, select_workspace_bytes(problem, executor));
   raise_unless_ok(select(problem, static_cast<int64_t*>(indices.mutable_data_ptr()),
                          static_cast<float*>(scores.mutable_data_ptr()), scratch.workspace,
@@ -314,11 +360,11 @@ std::tuple<Tensor, Tensor> select_op(const Tensor& visual, const Tensor& text, i
 
 // A contiguous int64 tensor of the given shape, on the device of the operation.
 Tensor integers(const char* name, const Tensor& x, const std::vector<int64_t>& shape, Device device,
-                const char* allowed) {
+                const Tensor& like, const char* allowed) {
   if (x.scalar_type() != ScalarType::Long) {
     fail(name, ": got dtype ", torch::headeronly::toString(x.scalar_type()), ", allowed is int64");
   }
-  check_device(name, x, device);
+  check_device(name, x, device, like);
   bool fits = x.dim() == static_cast<int64_t>(shape.size());
   for (size_t i = 0; fits && i < shape.size(); ++i)
     fits = x.size(static_cast<int64_t>(i)) == shape[i];
@@ -331,12 +377,13 @@ std::tuple<Tensor, Tensor> select_varlen_op(const Tensor& visual, const Tensor& 
                                             const Tensor& visual_offsets, const Tensor& text_ranges,
                                             const std::vector<int64_t>& k, double temperature,
                                             double redundancy, const std::string& estimator) {
+  const Place<kDevice> place("visual", visual);
   const RelevanceRows rows = relevance_rows<kDevice>(visual, text);
   if (visual.dim() != 2) fail("visual: got shape ", shape_of(visual), ", allowed is [R, D]");
   const auto segments = static_cast<int64_t>(k.size());
-  const Tensor offsets = integers("visual_offsets", visual_offsets, {segments + 1}, kDevice,
+  const Tensor offsets = integers("visual_offsets", visual_offsets, {segments + 1}, kDevice, visual,
                                   "[S + 1], S being the length of k");
-  const Tensor ranges = integers("text_ranges", text_ranges, {segments, 2}, kDevice,
+  const Tensor ranges = integers("text_ranges", text_ranges, {segments, 2}, kDevice, visual,
                                  "[S, 2], S being the length of k");
   SelectVarlenProblem problem;
   problem.visual = matrix_view("visual", rows.visual, kDevice);
@@ -347,6 +394,7 @@ std::tuple<Tensor, Tensor> select_varlen_op(const Tensor& visual, const Tensor& 
   problem.k = k.data();
   problem.temperature = static_cast<float>(temperature);
   problem.redundancy = static_cast<float>(redundancy);
+  problem.similarity_bytes = kSimilarityBytes<kDevice>;
   raise_unless_ok(parse_estimator(estimator.c_str(), &problem.estimator));
   int64_t total = 0;
   // At least 0 each, so that a k which the core is about to refuse still names an allocatable
@@ -354,7 +402,7 @@ std::tuple<Tensor, Tensor> select_varlen_op(const Tensor& visual, const Tensor& 
   for (const int64_t wanted : k) total += std::max<int64_t>(0, wanted);
   Tensor indices = new_output(visual, {total}, ScalarType::Long);
   Tensor scores = new_output(visual, {problem.visual.rows}, ScalarType::Float);
-  const Executor executor = torch_executor();
+  const Executor& executor = place.executor();
   const Scratch scratch = new_scratch(visual, select_varlen_workspace_bytes(problem, executor));
   raise_unless_ok(select_varlen(problem, static_cast<int64_t*>(indices.mutable_data_ptr()),
                                 static_cast<float*>(scores.mutable_data_ptr()), scratch.workspace,
@@ -374,8 +422,7 @@ bool rows_are_runs(const Tensor& x, int64_t first) {
 
 template <Device kDevice>
 Tensor gather_rows_op(const Tensor& rows, const Tensor& indices) {
-  check_backend(kDevice);
-  check_device("rows", rows, kDevice);
+  const Place<kDevice> place("rows", rows);
   const bool batched = indices.dim() == 2;
   const int64_t row_dimension = batched ? 2 : 1;  // the first dimension of a row
   if (indices.dim() != 1 && !batched) {
@@ -391,7 +438,7 @@ Tensor gather_rows_op(const Tensor& rows, const Tensor& indices) {
   const Tensor index = integers("indices", indices,
                                 batched ? std::vector<int64_t>{indices.size(0), indices.size(1)}
                                         : std::vector<int64_t>{indices.size(0)},
-                                kDevice, "[K] or [B, K]");
+                                kDevice, rows, "[K] or [B, K]");
   const auto element = static_cast<int64_t>(source.element_size());
   std::vector<int64_t> shape;
   if (batched) shape.push_back(indices.size(0));
@@ -414,7 +461,7 @@ Tensor gather_rows_op(const Tensor& rows, const Tensor& indices) {
   problem.indices = static_cast<const int64_t*>(index.const_data_ptr());
   problem.count = index.size(index.dim() - 1);
   Tensor out = new_output(rows, shape, rows.scalar_type());
-  raise_unless_ok(gather_rows(problem, out.mutable_data_ptr(), torch_executor()));
+  raise_unless_ok(gather_rows(problem, out.mutable_data_ptr(), place.executor()));
   return out;
 }
 

@@ -1,0 +1,187 @@
+// Select: relevance, then the top k or the greedy k of every item.
+//
+// How many rows each item keeps is known to the host; a first kernel writes it where the other
+// kernels read it, so that nothing is copied from host memory and the call can be captured in a
+// graph.
+#include <algorithm>
+
+#include "cuda/backend.h"
+#include "cuda/common/launch.h"
+#include "cuda/greedy.cuh"
+#include "cuda/mutual_information.cuh"
+#include "cuda/top_k.cuh"
+
+namespace mipruner::cuda {
+namespace {
+
+constexpr int kThreads = 256;
+// Their counts travel as a kernel argument, which may hold 32,764 bytes.
+constexpr int64_t kLargestSegmentCount = 2048;
+
+struct Quota {
+  int64_t* k;            // [items] rows to keep
+  int64_t* out_offsets;  // [items + 1] where each item's indices begin
+};
+
+struct SelectWorkspace {
+  RelevanceWorkspace relevance;
+  Quota quota;
+  GreedyWorkspace greedy;  // only with redundancy
+};
+
+__global__ void __launch_bounds__(kThreads)
+    equal_quota_kernel(Quota quota, int64_t items, int64_t width) {
+  const int64_t item = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
+  if (item < items) quota.k[item] = width;
+  if (item <= items) quota.out_offsets[item] = item * width;
+}
+
+struct SegmentCounts {
+  int64_t k[kLargestSegmentCount];
+};
+
+// Also fills the scores, for the rows that are in no segment.
+__global__ void __launch_bounds__(kThreads)
+    segment_quota_kernel(Quota quota, int64_t segments, SegmentCounts counts, float* scores,
+                         int64_t rows) {
+  const int64_t thread = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
+  for (int64_t i = thread; i < rows; i += static_cast<int64_t>(gridDim.x) * kThreads)
+    scores[i] = -INFINITY;
+  if (thread != 0) return;
+  int64_t offset = 0;
+  for (int64_t s = 0; s < segments; ++s) {
+    quota.k[s] = counts.k[s];
+    quota.out_offsets[s] = offset;
+    offset += counts.k[s];
+  }
+  quota.out_offsets[segments] = offset;
+}
+
+SelectWorkspace take_select_workspace(Layout& layout, const Items& items, float redundancy,
+                                      int64_t similarity_bytes) {
+  SelectWorkspace space = {};
+  space.relevance = take_relevance_workspace(layout, items);
+  space.quota.k = layout.take<int64_t>(items.count);
+  space.quota.out_offsets = layout.take<int64_t>(items.count + 1);
+  if (redundancy > 0) space.greedy = take_greedy_workspace(layout, items, similarity_bytes);
+  return space;
+}
+
+// Everything after the quota.
+struct Selection {
+  Items items;
+  DataType dtype;
+  float temperature;
+  Estimator estimator;
+  float redundancy;
+  int64_t similarity_bytes;
+};
+
+Status launch_selection(const Selection& selection, const SelectWorkspace& space, int64_t* indices,
+                        float* scores, void* stream) {
+  const Items& items = selection.items;
+  const bool absolute = items.visual_offsets != nullptr;
+  Status status = launch_relevance(items, selection.dtype, selection.temperature,
+                                   selection.estimator, space.relevance, scores, stream);
+  if (!status.ok()) return status;
+  if (selection.redundancy == 0) {
+    return launch_select_top_k(items, scores, space.relevance.state, space.quota.k,
+                               space.quota.out_offsets, absolute, indices, stream);
+  }
+  GreedyProblem greedy = {};
+  greedy.items = items;
+  greedy.dtype = selection.dtype;
+  greedy.temperature = selection.temperature;
+  greedy.redundancy = selection.redundancy;
+  greedy.state = space.relevance.state;
+  greedy.inverse_norm = space.relevance.inverse_norm;
+  greedy.scale = space.relevance.scale;
+  greedy.scores = scores;
+  greedy.k = space.quota.k;
+  greedy.out_offsets = space.quota.out_offsets;
+  greedy.counted_words = space.relevance.counted_words;
+  greedy.similarity_bytes = selection.similarity_bytes;
+  greedy.absolute = absolute;
+  return launch_greedy(greedy, space.greedy, indices, stream);
+}
+
+Items segments_of(const SelectVarlenProblem& problem) {
+  RelevanceProblem whole;
+  whole.visual = problem.visual;
+  whole.text = problem.text;
+  Items items = items_of(whole);
+  items.count = problem.segments;
+  items.visual_offsets = problem.visual_offsets;
+  items.text_ranges = problem.text_ranges;
+  // Segments are found by their offsets.
+  items.visual.batch_stride = 0;
+  items.text.batch_stride = 0;
+  return items;
+}
+
+}  // namespace
+
+size_t select_workspace_bytes(const SelectProblem& problem) {
+  Layout layout;
+  take_select_workspace(layout, items_of(problem.relevance), problem.redundancy,
+                        problem.similarity_bytes);
+  return layout.used();
+}
+
+Status select(const SelectProblem& problem, int64_t* indices, float* scores, Workspace workspace,
+              void* stream) {
+  const RelevanceProblem& relevance = problem.relevance;
+  const Items items = items_of(relevance);
+  if (Status status = check_items(items); !status.ok()) return status;
+  Layout layout(workspace.data);
+  const SelectWorkspace space =
+      take_select_workspace(layout, items, problem.redundancy, problem.similarity_bytes);
+  if (items.count == 0 || items.rows == 0) return {};
+  const auto blocks = static_cast<unsigned>(items.count / kThreads + 1);
+  Status status = launch("select, quota", equal_quota_kernel, dim3(blocks), kThreads, 0, stream,
+                         space.quota, items.count, std::min(problem.k, items.rows));
+  if (!status.ok()) return status;
+  const Selection selection = {items,
+                               relevance.visual.dtype,
+                               relevance.temperature,
+                               relevance.estimator,
+                               problem.redundancy,
+                               problem.similarity_bytes};
+  return launch_selection(selection, space, indices, scores, stream);
+}
+
+size_t select_varlen_workspace_bytes(const SelectVarlenProblem& problem) {
+  Layout layout;
+  take_select_workspace(layout, segments_of(problem), problem.redundancy, problem.similarity_bytes);
+  return layout.used();
+}
+
+Status select_varlen(const SelectVarlenProblem& problem, int64_t* indices, float* scores,
+                     Workspace workspace, void* stream) {
+  if (problem.segments > kLargestSegmentCount) {
+    return error(StatusCode::kInvalidArgument,
+                 "k: got %lld segments, allowed on CUDA are %lld or fewer in one call",
+                 static_cast<long long>(problem.segments),
+                 static_cast<long long>(kLargestSegmentCount));
+  }
+  const Items items = segments_of(problem);
+  if (Status status = check_items(items); !status.ok()) return status;
+  Layout layout(workspace.data);
+  const SelectWorkspace space =
+      take_select_workspace(layout, items, problem.redundancy, problem.similarity_bytes);
+  SegmentCounts counts = {};
+  std::copy(problem.k, problem.k + problem.segments, counts.k);
+  const auto blocks = static_cast<unsigned>(std::min<int64_t>(items.rows / kThreads + 1, 1024));
+  Status status = launch("select_varlen, quota", segment_quota_kernel, dim3(blocks), kThreads, 0,
+                         stream, space.quota, items.count, counts, scores, items.rows);
+  if (!status.ok() || items.count == 0) return status;
+  const Selection selection = {items,
+                               problem.visual.dtype,
+                               problem.temperature,
+                               problem.estimator,
+                               problem.redundancy,
+                               problem.similarity_bytes};
+  return launch_selection(selection, space, indices, scores, stream);
+}
+
+}  // namespace mipruner::cuda
