@@ -1,11 +1,13 @@
-"""The compiled kernels at any CPU level, on torch tensors, to be compared with the reference.
+"""The compiled kernels at any level, on torch tensors, to be compared with the reference.
 
 They are called through `_C`, whose level can be changed within one process; test_ops.py and
-test_numpy.py show that the doors that users call give the same bits.
+test_numpy.py show that the doors that users call give the same bits. The last level is CUDA_LEVEL,
+the CUDA kernels on an emulated device: every test of every operation runs there too.
 """
 
 from contextlib import contextmanager
 
+import emulated
 import ml_dtypes
 import numpy as np
 import torch
@@ -13,18 +15,28 @@ import torch
 from mi_pruner_cuda import _C
 
 # Every level that this machine can run; "emulated" is avx512_bf16's code on baseline instructions.
-LEVELS = _C.build_info()["cpu_levels"]
+CPU_LEVELS = _C.build_info()["cpu_levels"]
+CUDA_LEVEL = "cuda_emulated"
+LEVELS = [*CPU_LEVELS, CUDA_LEVEL]
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 ESTIMATORS = ("specific", "posterior", "joint", "cosine")
 
 
+_active = _C
+
+
 @contextmanager
 def at_level(level):
-    """Runs the body at one CPU level."""
-    _C.set_cpu_level(level)
+    """Runs the body at one level."""
+    global _active
+    if level == CUDA_LEVEL:
+        _active = emulated.module()
+    else:
+        _C.set_cpu_level(level)
     try:
         yield
     finally:
+        _active = _C
         _C.set_cpu_level(None)
 
 
@@ -44,22 +56,22 @@ def tensor(x):
 
 
 def normalize(x, eps=1e-12, threads=1):
-    return tensor(_C.normalize(array(x), eps, threads=threads))
+    return tensor(_active.normalize(array(x), eps, threads=threads))
 
 
 def mutual_information(visual, text, visual_mask=None, text_mask=None, **options):
     masks = array(visual_mask), array(text_mask)
-    return tensor(_C.mutual_information(array(visual), array(text), *masks, **options))
+    return tensor(_active.mutual_information(array(visual), array(text), *masks, **options))
 
 
 def top_k(scores, k, threads=1):
-    values, indices = _C.top_k(array(scores), k, threads=threads)
+    values, indices = _active.top_k(array(scores), k, threads=threads)
     return tensor(values), tensor(indices)
 
 
 def select(visual, text, k, visual_mask=None, text_mask=None, **options):
     masks = array(visual_mask), array(text_mask)
-    indices, scores = _C.select(array(visual), array(text), k, *masks, **options)
+    indices, scores = _active.select(array(visual), array(text), k, *masks, **options)
     return tensor(indices), tensor(scores)
 
 
