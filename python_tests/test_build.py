@@ -35,7 +35,8 @@ def tool(name):
 
 def environment(**changes):
     """This process's environment without the build's own options, plus changes."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("MIPRUNER_", "CMAKE_ARGS"))}
+    own = ("MIPRUNER_", "CMAKE_ARGS", "CUDAARCHS")
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(own)}
     return {**kept, **{k: str(v) for k, v in changes.items()}}
 
 
@@ -48,8 +49,12 @@ def environment(**changes):
 FAMILIES = r"aoti_torch_(device_type|dtype|layout|memory_format)_\w+"
 ALLOWED = {
     "aoti_torch_abi_version",
+    "aoti_torch_create_device_guard",
+    "aoti_torch_delete_device_guard",
     "aoti_torch_delete_library_object",
     "aoti_torch_delete_tensor_object",
+    "aoti_torch_get_current_cuda_stream",
+    "aoti_torch_get_device_index",
     "aoti_torch_get_device_type",
     "aoti_torch_get_dim",
     "aoti_torch_get_dtype",
@@ -90,19 +95,40 @@ def test_ops_uses_torch_through_the_stable_abi_alone():
     assert {name for name in torchs if not re.fullmatch(FAMILIES, name)} <= ALLOWED
 
 
-def test_core_depends_on_neither_torch_nor_cuda():
-    symbols = undefined_symbols(next(PACKAGE.glob("_C.*so")))
-    assert not {s for s in symbols if re.search(r"torch|c10|cuda|cublas", s)}
+def needed_libraries(file):
+    listing = run(tool("readelf"), "--dynamic", "--wide", file).stdout
+    return set(re.findall(r"\(NEEDED\).*\[(.*?)\]", listing)), listing
+
+
+# Of the system's own. libdl and librt: what the CUDA runtime within needs where glibc is older.
+SYSTEM = {"libstdc++.so.6", "libm.so.6", "libgcc_s.so.1", "libc.so.6", "libpthread.so.0"}
+SYSTEM |= {"libdl.so.2", "librt.so.1", "ld-linux-x86-64.so.2"}
+
+
+def test_c_needs_neither_torch_nor_a_cuda_library():
+    """The CUDA runtime is a part of it, so that it loads where there is no CUDA and no driver."""
+    file = next(PACKAGE.glob("_C.*so"))
+    assert not {s for s in undefined_symbols(file) if re.search(r"torch|c10|cuda|cublas", s)}
+    needed, _ = needed_libraries(file)
+    assert needed <= SYSTEM
+
+
+def test_kernels_know_nothing_of_torch():
+    objects = sorted(SOURCE.glob("build/cmake-*/CMakeFiles/mipruner_cuda.dir/csrc/cuda/*.cu.o"))
+    if not objects:
+        pytest.skip("the kernels' object files are not at hand: no nvcc built this package")
+    for file in objects:
+        listing = run(tool("nm"), file)
+        assert listing.returncode == 0, listing.stderr
+        assert not re.search(r"torch|c10|N2at|K2at", listing.stdout), file
 
 
 def test_binaries_find_torch_beside_the_package_and_need_nothing_else():
-    listing = run(tool("readelf"), "--dynamic", "--wide", PACKAGE / "_ops.so").stdout
-    needed = set(re.findall(r"\(NEEDED\).*\[(.*?)\]", listing))
+    needed, listing = needed_libraries(PACKAGE / "_ops.so")
     # libtorch.so must be there though nothing refers to it: on CUDA builds of torch it brings the
     # rest.
     assert {"libtorch.so", "libtorch_cpu.so"} <= needed
-    system = {"libstdc++.so.6", "libm.so.6", "libgcc_s.so.1", "libc.so.6", "libpthread.so.0"}
-    assert needed - {"libtorch.so", "libtorch_cpu.so"} <= system | {"ld-linux-x86-64.so.2"}
+    assert needed - {"libtorch.so", "libtorch_cpu.so"} <= SYSTEM
     assert re.findall(r"\((?:RUNPATH|RPATH)\).*\[(.*?)\]", listing) == ["$ORIGIN/../torch/lib"]
 
 
@@ -186,6 +212,67 @@ def test_cuda_off_looks_for_no_compiler(configure):
     assert "CUDA compiler" not in off.stdout and "CUDA OFF;" in off.stdout
 
 
+def test_cuda_off_names_no_cuda_symbol(tmp_path):
+    options = ("-DMIPRUNER_CUDA=OFF", "-DMIPRUNER_TORCH=OFF", f"-DMIPRUNER_PYTHON={sys.executable}")
+    cmake = tool("cmake")
+    configured = run(cmake, "-S", SOURCE, "-B", tmp_path, *options, env=environment())
+    assert configured.returncode == 0, configured.stderr
+    built = run(cmake, "--build", tmp_path, "--target", "_C", "--parallel", 2, env=environment())
+    assert built.returncode == 0, built.stderr
+    file = next(tmp_path.glob("_C.*so"))
+    assert needed_libraries(file)[0] <= SYSTEM
+    # Of all symbols, not only those that other libraries see; functions of ours are mangled.
+    names = [line.split()[-1] for line in run(tool("nm"), file).stdout.splitlines()]
+    assert names and not [name for name in names if re.match(r"_*(cuda|cu[A-Z])", name)]
+
+
+ALL_ARCHITECTURES = ["80-real", "86-real", "89-real", "90-real", "100-real", "120"]
+
+
+def with_nvcc(tmp_path, codes):
+    """The environment of a machine whose nvcc says that it knows these architectures."""
+    nvcc = shutil.which("nvcc")
+    if nvcc is None:
+        pytest.skip("nvcc is not on the PATH")
+    wrapper = tmp_path / "nvcc"
+    wrapper.write_text(
+        f'#!/bin/sh\n[ "$*" = --list-gpu-code ] && printf "{codes}" && exit 0\nexec {nvcc} "$@"\n'
+    )
+    wrapper.chmod(0o755)
+    return {"CUDACXX": wrapper}
+
+
+@pytest.mark.parametrize(
+    ("known", "expected"),
+    [
+        (
+            "sm_75 sm_80 sm_86 sm_87 sm_88 sm_89 sm_90 sm_100 sm_103 sm_120 sm_121",
+            ALL_ARCHITECTURES,
+        ),
+        (
+            "sm_50 sm_75 sm_80 sm_86 sm_87 sm_89 sm_90 sm_90a",
+            ["80-real", "86-real", "89-real", "90"],
+        ),
+    ],
+    ids=["CUDA 13", "CUDA 12.4"],
+)
+def test_kernels_are_built_for_the_architectures_that_nvcc_knows(
+    configure, tmp_path, known, expected
+):
+    lines = known.replace(" ", "\\n") + "\\n"
+    done = configure("-DMIPRUNER_TORCH=OFF", **with_nvcc(tmp_path, lines))
+    assert done.returncode == 0, done.stderr
+    assert f"architectures {','.join(expected)})" in done.stdout
+
+
+def test_nvcc_that_is_too_old_is_refused_and_a_choice_is_kept(configure, tmp_path):
+    changes = with_nvcc(tmp_path, "sm_50\\nsm_75\\n")
+    old = configure("-DMIPRUNER_TORCH=OFF", **changes)
+    assert old.returncode != 0 and "compiles for none of sm_80 to sm_120" in unwrapped(old)
+    chosen = configure("-DMIPRUNER_TORCH=OFF", "-DCMAKE_CUDA_ARCHITECTURES=90", **changes)
+    assert chosen.returncode == 0 and "architectures 90)" in chosen.stdout
+
+
 def test_torch_off_and_wrong_folders(configure, tmp_path):
     off = configure("-DMIPRUNER_TORCH=OFF", "-DMIPRUNER_CUDA=OFF")
     assert off.returncode == 0 and "torch ops OFF" in off.stdout
@@ -245,11 +332,14 @@ def test_torch_that_cannot_be_used_is_refused_with_the_reason(tmp_path):
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
-    """Built as an offline machine would, from the objects at hand."""
+    """Built as an offline machine would, from the objects at hand.
+
+    With the options of `make install`: others would compile every kernel again.
+    """
     folder = tmp_path_factory.mktemp("wheel")
     built = run(
         sys.executable, "-m", "pip", "wheel", "--no-build-isolation", "--no-deps", "--no-index",
-        "--wheel-dir", folder, SOURCE, env=environment(),
+        "--wheel-dir", folder, SOURCE, env=environment(MIPRUNER_WERROR="ON"),
     )  # fmt: skip
     assert built.returncode == 0, built.stdout + built.stderr
     return next(folder.glob("*.whl"))
