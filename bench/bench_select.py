@@ -18,7 +18,6 @@ from pathlib import Path
 
 import torch
 from torch.nn import functional
-from tqdm import tqdm
 
 from mi_pruner_cuda import _C, reference
 from mi_pruner_cuda.build_info import build_info
@@ -141,6 +140,8 @@ def machine():
 
 
 def main():
+    from tqdm import tqdm  # here alone: others use this file's baselines where there is no tqdm
+
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--dtypes", nargs="+", choices=DTYPES, default=list(DTYPES))
