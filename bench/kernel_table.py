@@ -180,8 +180,7 @@ def greedy(row):
 
 
 def launches(row):
-    quota = Launch("equal_quota_kernel", 1, constants("select.cu")["kThreads"], 0, written=24)
-    return [quota, *relevance(row), *(greedy(row) if row.redundancy else [top_k(row)])]
+    return [*relevance(row), *(greedy(row) if row.redundancy else [top_k(row)])]
 
 
 def blocks_per_sm(launch, registers):

@@ -158,10 +158,8 @@ MUTANTS = {
         ),
     },
     "select.cu": {
-        "the last place not written": Mutant("if (item <= items)", "if (item < items)", "select"),
-        "all segments written to one place": Mutant(
-            "quota.out_offsets[s] = offset;", "quota.out_offsets[s] = 0;"
-        ),
+        "the last place not written": Mutant("begins[segments] = begin;", ""),
+        "all segments written to one place": Mutant("begins[s] = begin;", "begins[s] = 0;"),
         "rows of no segment left alone": Mutant(
             "scores[i] = -INFINITY;", "if (i < 0) scores[i] = 0;"
         ),
@@ -170,8 +168,10 @@ MUTANTS = {
         ),
     },
     "similarity.cuh": {
-        "a row similar to itself": Mutant("column < b.count && i != k", "column < b.count"),
-        "huge rows as they are": Mutant("if (rows.any_huge) dot", "if (false) dot"),
+        "a row similar to itself": Mutant(
+            "column < b.count && a.first + row != b.first + column", "column < b.count"
+        ),
+        "huge rows as they are": Mutant("if (rows.any_huge) replace", "if (false) replace"),
         "negative redundancies": Mutant(
             "fmaxf(exp_of(log_p) * (log_p + log_count), 0.0f)",
             "exp_of(log_p) * (log_p + log_count)",

@@ -45,10 +45,9 @@ struct Work {
   bool aligned;
   int64_t* indices;
 
-  // Rows of the item that are wanted, as far as it has any and there is room for them.
+  // Rows of the item that are wanted, as far as it has any.
   MIPRUNER_DEVICE int64_t wanted(int64_t item) const {
-    const int64_t room = problem.out_offsets[item + 1] - problem.out_offsets[item];
-    return min(min(problem.k[item], problem.items.row_count(item)), room);
+    return min(problem.quota.wanted(item), problem.items.row_count(item));
   }
   // How many choices have to be made: none where every row that counts is kept anyway.
   MIPRUNER_DEVICE int steps(int64_t item) const {
@@ -508,7 +507,7 @@ __global__ void __launch_bounds__(kListThreads) output_kernel(Work work) {
   const int64_t item = blockIdx.x;
   const int64_t first = work.problem.items.first_row(item);
   const int64_t count = work.problem.items.row_count(item);
-  const int64_t out = work.problem.out_offsets[item];
+  const int64_t out = work.problem.quota.begin(item);
   const int64_t wanted = work.wanted(item);
   const bool all = wanted >= work.space.counted[item];
   const int64_t broken_wanted = all ? wanted - work.space.counted[item] : 0;
@@ -523,7 +522,7 @@ __global__ void __launch_bounds__(kListThreads) output_kernel(Work work) {
     const int place = place_in_list(shared, keep, &kept);
     if (place >= 0) work.indices[out + place] = work.problem.absolute ? first + i : i;
   }
-  const int64_t end = work.problem.out_offsets[item + 1];
+  const int64_t end = work.problem.quota.end(item);
   for (int64_t place = out + kept + threadIdx.x; place < end; place += kListThreads)
     work.indices[place] = -1;
 }

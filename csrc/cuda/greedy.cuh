@@ -6,6 +6,7 @@
 #include "core/layout.h"
 #include "core/types.h"
 #include "cuda/common/items.cuh"
+#include "cuda/quota.cuh"
 
 namespace mipruner::cuda {
 
@@ -14,13 +15,12 @@ struct GreedyProblem {
   Items items;
   DataType dtype;
   float temperature;
-  float redundancy;              // lambda
-  const uint8_t* state;          // [R] flat rows, see row_state.cuh
-  const float* inverse_norm;     // [R]
-  const float* scale;            // [R]
-  const float* scores;           // [R] relevance in nats
-  const int64_t* k;              // [items] in device memory
-  const int64_t* out_offsets;    // [items + 1] in device memory
+  float redundancy;           // lambda
+  const uint8_t* state;       // [R] flat rows, see row_state.cuh
+  const float* inverse_norm;  // [R]
+  const float* scale;         // [R]
+  const float* scores;        // [R] relevance in nats
+  Quota quota;
   const int32_t* counted_words;  // [items]; 0: text-free mode
   int64_t similarity_bytes;      // stored similarities of all items together take no more
   bool absolute;                 // flat row numbers, not local ones
@@ -46,9 +46,8 @@ struct GreedyWorkspace {
 
 GreedyWorkspace take_greedy_workspace(Layout& layout, const Items& items, int64_t similarity_bytes);
 
-// For every item b, its greedy k[b] in indices[out_offsets[b] .. out_offsets[b + 1]): ascending;
-// broken rows, the lowest first, only when all rows that count are kept; masked rows never: -1 in
-// the places left over.
+// For every item its quota of rows, chosen greedily: ascending; broken rows, the lowest first, only
+// when all rows that count are kept; masked rows never: -1 in the places left over.
 Status launch_greedy(const GreedyProblem& problem, const GreedyWorkspace& workspace,
                      int64_t* indices, void* stream);
 

@@ -1,7 +1,7 @@
 // Select: relevance, then the top k or the greedy k of every item.
 //
-// How many rows each item keeps is known to the host; a first kernel writes it where the other
-// kernels read it, so that nothing is copied from host memory and the call can be captured in a
+// How many rows each segment keeps is known to the host; a first kernel writes where each one's
+// indices begin, so that nothing is copied from host memory and the call can be captured in a
 // graph.
 #include <algorithm>
 
@@ -18,23 +18,11 @@ constexpr int kThreads = 256;
 // Their counts travel as a kernel argument, which may hold 32,764 bytes.
 constexpr int64_t kLargestSegmentCount = 2048;
 
-struct Quota {
-  int64_t* k;            // [items] rows to keep
-  int64_t* out_offsets;  // [items + 1] where each item's indices begin
-};
-
 struct SelectWorkspace {
   RelevanceWorkspace relevance;
-  Quota quota;
+  int64_t* begins;         // [items + 1], only with segments: see Quota
   GreedyWorkspace greedy;  // only with redundancy
 };
-
-__global__ void __launch_bounds__(kThreads)
-    equal_quota_kernel(Quota quota, int64_t items, int64_t width) {
-  const int64_t item = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
-  if (item < items) quota.k[item] = width;
-  if (item <= items) quota.out_offsets[item] = item * width;
-}
 
 struct SegmentCounts {
   int64_t k[kLargestSegmentCount];
@@ -42,27 +30,25 @@ struct SegmentCounts {
 
 // Also fills the scores, for the rows that are in no segment.
 __global__ void __launch_bounds__(kThreads)
-    segment_quota_kernel(Quota quota, int64_t segments, SegmentCounts counts, float* scores,
+    segment_quota_kernel(int64_t* begins, int64_t segments, SegmentCounts counts, float* scores,
                          int64_t rows) {
   const int64_t thread = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
   for (int64_t i = thread; i < rows; i += static_cast<int64_t>(gridDim.x) * kThreads)
     scores[i] = -INFINITY;
   if (thread != 0) return;
-  int64_t offset = 0;
+  int64_t begin = 0;
   for (int64_t s = 0; s < segments; ++s) {
-    quota.k[s] = counts.k[s];
-    quota.out_offsets[s] = offset;
-    offset += counts.k[s];
+    begins[s] = begin;
+    begin += counts.k[s];
   }
-  quota.out_offsets[segments] = offset;
+  begins[segments] = begin;
 }
 
 SelectWorkspace take_select_workspace(Layout& layout, const Items& items, float redundancy,
                                       int64_t similarity_bytes) {
   SelectWorkspace space = {};
   space.relevance = take_relevance_workspace(layout, items);
-  space.quota.k = layout.take<int64_t>(items.count);
-  space.quota.out_offsets = layout.take<int64_t>(items.count + 1);
+  if (items.visual_offsets) space.begins = layout.take<int64_t>(items.count + 1);
   if (redundancy > 0) space.greedy = take_greedy_workspace(layout, items, similarity_bytes);
   return space;
 }
@@ -75,6 +61,7 @@ struct Selection {
   Estimator estimator;
   float redundancy;
   int64_t similarity_bytes;
+  Quota quota;
 };
 
 Status launch_selection(const Selection& selection, const SelectWorkspace& space, int64_t* indices,
@@ -85,8 +72,8 @@ Status launch_selection(const Selection& selection, const SelectWorkspace& space
                                    selection.estimator, space.relevance, scores, stream);
   if (!status.ok()) return status;
   if (selection.redundancy == 0) {
-    return launch_select_top_k(items, scores, space.relevance.state, space.quota.k,
-                               space.quota.out_offsets, absolute, indices, stream);
+    return launch_select_top_k(items, scores, space.relevance.state, selection.quota, absolute,
+                               indices, stream);
   }
   GreedyProblem greedy = {};
   greedy.items = items;
@@ -97,8 +84,7 @@ Status launch_selection(const Selection& selection, const SelectWorkspace& space
   greedy.inverse_norm = space.relevance.inverse_norm;
   greedy.scale = space.relevance.scale;
   greedy.scores = scores;
-  greedy.k = space.quota.k;
-  greedy.out_offsets = space.quota.out_offsets;
+  greedy.quota = selection.quota;
   greedy.counted_words = space.relevance.counted_words;
   greedy.similarity_bytes = selection.similarity_bytes;
   greedy.absolute = absolute;
@@ -137,16 +123,13 @@ Status select(const SelectProblem& problem, int64_t* indices, float* scores, Wor
   const SelectWorkspace space =
       take_select_workspace(layout, items, problem.redundancy, problem.similarity_bytes);
   if (items.count == 0 || items.rows == 0) return {};
-  const auto blocks = static_cast<unsigned>(items.count / kThreads + 1);
-  Status status = launch("select, quota", equal_quota_kernel, dim3(blocks), kThreads, 0, stream,
-                         space.quota, items.count, std::min(problem.k, items.rows));
-  if (!status.ok()) return status;
   const Selection selection = {items,
                                relevance.visual.dtype,
                                relevance.temperature,
                                relevance.estimator,
                                problem.redundancy,
-                               problem.similarity_bytes};
+                               problem.similarity_bytes,
+                               {nullptr, std::min(problem.k, items.rows)}};
   return launch_selection(selection, space, indices, scores, stream);
 }
 
@@ -173,14 +156,15 @@ Status select_varlen(const SelectVarlenProblem& problem, int64_t* indices, float
   std::copy(problem.k, problem.k + problem.segments, counts.k);
   const auto blocks = static_cast<unsigned>(std::min<int64_t>(items.rows / kThreads + 1, 1024));
   Status status = launch("select_varlen, quota", segment_quota_kernel, dim3(blocks), kThreads, 0,
-                         stream, space.quota, items.count, counts, scores, items.rows);
+                         stream, space.begins, items.count, counts, scores, items.rows);
   if (!status.ok() || items.count == 0) return status;
   const Selection selection = {items,
                                problem.visual.dtype,
                                problem.temperature,
                                problem.estimator,
                                problem.redundancy,
-                               problem.similarity_bytes};
+                               problem.similarity_bytes,
+                               {space.begins, 0}};
   return launch_selection(selection, space, indices, scores, stream);
 }
 

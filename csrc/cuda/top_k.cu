@@ -86,16 +86,15 @@ struct SelectKeys {
   Items items;
   const float* scores;
   const uint8_t* state;
-  const int64_t* k;
-  const int64_t* out_offsets;
+  Quota quota;
   bool absolute;
   int64_t* indices;
 
   MIPRUNER_DEVICE Row row(int64_t b) const {
     const int64_t size = items.row_count(b);
-    const int64_t begin = out_offsets[b];
-    const int64_t end = out_offsets[b + 1];
-    return {size, items.first_row(b), min(min(k[b], size), end - begin), begin, end};
+    const int64_t begin = quota.begin(b);
+    const int64_t end = quota.end(b);
+    return {size, items.first_row(b), min(size, end - begin), begin, end};
   }
   // Masked rows have key 0, broken ones 1; no score has a key below that of -inf, 0x007fffff.
   MIPRUNER_DEVICE uint32_t key(int64_t element) const {
@@ -285,9 +284,8 @@ Status top_k(const ScoresView& scores, int64_t k, float* values, int64_t* indice
 }
 
 Status launch_select_top_k(const Items& items, const float* scores, const uint8_t* state,
-                           const int64_t* k, const int64_t* out_offsets, bool absolute,
-                           int64_t* indices, void* stream) {
-  const SelectKeys source = {items, scores, state, k, out_offsets, absolute, indices};
+                           const Quota& quota, bool absolute, int64_t* indices, void* stream) {
+  const SelectKeys source = {items, scores, state, quota, absolute, indices};
   return launch_top_k("select: top_k", source, items.count, stream);
 }
 

@@ -5,16 +5,15 @@
 
 #include "core/types.h"
 #include "cuda/common/items.cuh"
+#include "cuda/quota.cuh"
 
 namespace mipruner::cuda {
 
-// For every item b, the k[b] best of its rows in indices[out_offsets[b] .. out_offsets[b + 1]),
-// ascending, ties to the lower row. Rows that count come first, by score; then broken rows, the
-// lowest first; masked rows never: -1 fills the places that are left over. Row numbers are local to
-// the item, or flat ones if `absolute`. scores and state are [flat rows]; k [items] and out_offsets
-// [items + 1] are in device memory.
+// For every item its quota of best rows, ascending, ties to the lower row. Rows that count come
+// first, by score; then broken rows, the lowest first; masked rows never: -1 fills the places that
+// are left over. Row numbers are local to the item, or flat ones if `absolute`. scores and state
+// are [flat rows].
 Status launch_select_top_k(const Items& items, const float* scores, const uint8_t* state,
-                           const int64_t* k, const int64_t* out_offsets, bool absolute,
-                           int64_t* indices, void* stream);
+                           const Quota& quota, bool absolute, int64_t* indices, void* stream);
 
 }  // namespace mipruner::cuda

@@ -91,15 +91,15 @@ Verdict check_select_top_k(Random& random) {
   const int64_t count = random.any_of<int64_t>({0, 1, 2, 4});
   const int64_t size = random.any_of<int64_t>({0, 1, 33, 576, 1025, random.below(3000)});
   const Buffer<int64_t> offsets(count + 1, "visual_offsets");
-  const Buffer<int64_t> k(count, "k");
-  const Buffer<int64_t> places(count + 1, "out_offsets");
+  const Buffer<int64_t> places(count + 1, "begins");
   offsets[0] = 0;
   places[0] = 0;
   for (int64_t b = 0; b < count; ++b) {
     offsets[b + 1] = offsets[b] + (segments ? random.below(size + 1) : size);
-    k[b] = 1 + random.below(random.any_of<int64_t>({3, 100, size + 5}));
-    places[b + 1] = places[b] + k[b];
+    places[b + 1] = places[b] + 1 + random.below(random.any_of<int64_t>({3, 100, size + 5}));
   }
+  const int64_t equal = 1 + random.below(size + 5);
+  const cuda::Quota quota = {random.one_in(3) ? nullptr : places.data(), equal};
   Items items = {};
   items.count = count;
   items.rows = segments ? offsets[count] : size;
@@ -115,21 +115,21 @@ Verdict check_select_top_k(Random& random) {
     scores[i] = state[i] == kCounts ? any_score(random, kind) : kNaN;
   }
   const bool absolute = random.one_in(2);
-  const Buffer<int64_t> indices(places[count], "indices");
-  const Status status = cuda::launch_select_top_k(items, scores.data(), state.data(), k.data(),
-                                                  places.data(), absolute, indices.data(), nullptr);
+  const Buffer<int64_t> indices(quota.begin(count), "indices");
+  const Status status = cuda::launch_select_top_k(items, scores.data(), state.data(), quota,
+                                                  absolute, indices.data(), nullptr);
   if (!status.ok()) return trouble("select_top_k: %s", status.message);
   for (int64_t b = 0; b < count; ++b) {
     const int64_t first = offsets[b];
     std::vector<int64_t> expected =
-        best_rows(&scores[first], &state[first], offsets[b + 1] - first, k[b]);
+        best_rows(&scores[first], &state[first], offsets[b + 1] - first, quota.wanted(b));
     if (absolute) std::for_each(expected.begin(), expected.end(), [&](int64_t& i) { i += first; });
-    expected.resize(static_cast<size_t>(k[b]), -1);
-    if (std::equal(expected.begin(), expected.end(), &indices[places[b]])) continue;
+    expected.resize(static_cast<size_t>(quota.wanted(b)), -1);
+    if (std::equal(expected.begin(), expected.end(), &indices[quota.begin(b)])) continue;
     return trouble("select_top_k %s item %lld of %lld, size %lld, k %lld: the indices differ",
                    segments ? "segments" : "items", static_cast<long long>(b),
                    static_cast<long long>(count), static_cast<long long>(size),
-                   static_cast<long long>(k[b]));
+                   static_cast<long long>(quota.wanted(b)));
   }
   return {};
 }
