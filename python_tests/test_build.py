@@ -212,18 +212,48 @@ def test_cuda_off_looks_for_no_compiler(configure):
     assert "CUDA compiler" not in off.stdout and "CUDA OFF;" in off.stdout
 
 
-def test_cuda_off_names_no_cuda_symbol(tmp_path):
-    options = ("-DMIPRUNER_CUDA=OFF", "-DMIPRUNER_TORCH=OFF", f"-DMIPRUNER_PYTHON={sys.executable}")
+@pytest.fixture(scope="module")
+def without_cuda(tmp_path_factory):
+    """The folder of a build for the processor alone."""
+    folder = tmp_path_factory.mktemp("without_cuda")
     cmake = tool("cmake")
-    configured = run(cmake, "-S", SOURCE, "-B", tmp_path, *options, env=environment())
+    options = ("-DMIPRUNER_CUDA=OFF", "-DMIPRUNER_TORCH=ON", f"-DMIPRUNER_PYTHON={sys.executable}")
+    configured = run(cmake, "-S", SOURCE, "-B", folder, *options, env=environment())
     assert configured.returncode == 0, configured.stderr
-    built = run(cmake, "--build", tmp_path, "--target", "_C", "--parallel", 2, env=environment())
+    built = run(cmake, "--build", folder, "--parallel", 2, env=environment())
     assert built.returncode == 0, built.stderr
-    file = next(tmp_path.glob("_C.*so"))
+    return folder
+
+
+@pytest.mark.slow
+def test_cuda_off_names_no_cuda_symbol(without_cuda):
+    file = next(without_cuda.glob("_C.*so"))
     assert needed_libraries(file)[0] <= SYSTEM
     # Of all symbols, not only those that other libraries see; functions of ours are mangled.
     names = [line.split()[-1] for line in run(tool("nm"), file).stdout.splitlines()]
     assert names and not [name for name in names if re.match(r"_*(cuda|cu[A-Z])", name)]
+
+
+@pytest.mark.slow
+def test_cuda_off_says_so_to_a_cuda_tensor(without_cuda, tmp_path):
+    """In a process of its own, as a test of that build's operators."""
+    site = tmp_path / "site"
+    shutil.copytree(PACKAGE, site / "mi_pruner_cuda", ignore=shutil.ignore_patterns("*.so"))
+    for file in without_cuda.glob("_*.so"):
+        shutil.copy2(file, site / "mi_pruner_cuda")
+    test = SOURCE / "python_tests/test_ops.py"
+    command = (
+        sys.executable,
+        "-m",
+        "pytest",
+        "-p",
+        "no:cacheprovider",
+        "-rs",
+        "-k",
+        "meet_a_sentence",
+    )
+    done = run(*command, test, cwd=tmp_path, env=environment(PYTHONPATH=site))
+    assert done.returncode == 0 and "1 passed" in done.stdout, done.stdout + done.stderr
 
 
 ALL_ARCHITECTURES = ["80-real", "86-real", "89-real", "90-real", "100-real", "120"]
