@@ -224,8 +224,9 @@ def compile_registers():
         with tempfile.TemporaryDirectory() as folder:
             done = subprocess.run(
                 [
-                    nvcc, "-std=c++17", "-O3", f"-arch=sm_{ARCHITECTURE}", "-I", ROOT / "csrc",
-                    "-Xptxas", "-v", "-cubin", source, "-o", Path(folder) / "out.cubin",
+                    nvcc, "-std=c++17", "-O3", "--fmad=false", f"-arch=sm_{ARCHITECTURE}",
+                    "-I", ROOT / "csrc", "-Xptxas", "-v", "-cubin", source,
+                    "-o", Path(folder) / "out.cubin",
                 ],
                 capture_output=True, text=True, check=True,
             )  # fmt: skip

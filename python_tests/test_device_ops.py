@@ -371,6 +371,18 @@ def test_a_batch_equals_its_items():
                 assert same([t[b] for t in together], alone), f"case {seed}"
 
 
+def test_a_batch_that_fills_the_device_equals_its_items():
+    """Alone, an item's sums are cut into parts for want of blocks; in such a batch they are not."""
+    for dtype in DTYPES:
+        torch.manual_seed(1)
+        visual, text = related(160, 3, 1100, dtype, (90,))
+        for words, redundancy in ((text, 0.0), (text, 0.7), (text[:, :0], 0.7)):
+            together = ops.select(visual, words, 20, redundancy=redundancy)
+            for b in (0, 44, 89):
+                alone = ops.select(visual[b], words[b], 20, redundancy=redundancy)
+                assert same([t[b] for t in together], alone), (dtype, redundancy, b)
+
+
 def test_masked_and_broken_rows_leave_no_trace():
     for seed in range(CASES // 3):
         torch.manual_seed(seed)

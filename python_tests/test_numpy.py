@@ -378,6 +378,9 @@ def test_build_info():
     info = build_info()
     assert info["version"] == mi_pruner_cuda.__version__
     assert info["cpu_level"] in info["cpu_levels"] and info["cpu_levels"][0] == "baseline"
-    assert info["has_cuda"] is False
+    # Machine code for a GPU has a section of its own.
+    assert info["has_cuda"] is (
+        b".nv_fatbin" in Path(mi_pruner_cuda.numpy._C.__file__).read_bytes()
+    )
     assert info["torch_ops"] is True and info["torch"] == torch.__version__
     assert info["compiler"] and "-O" in info["flags"]

@@ -103,7 +103,10 @@ Status check_relevance(const RelevanceProblem& problem, bool text_may_be_empty) 
 }
 
 Status check_top_k(const ScoresView& scores, int64_t k) {
-  if (scores.batch < 0 || scores.columns < 0 || scores.columns > kLargestRowCount) {
+  if (scores.batch < 0 || scores.batch > kLargestRowCount) {
+    return invalid("scores", "batch", scores.batch, "0 to 2^31");
+  }
+  if (scores.columns < 0 || scores.columns > kLargestRowCount) {
     return invalid("scores", "length", scores.columns, "0 to 2^31");
   }
   if (scores.batch > 0 && scores.columns > 0 && scores.data == nullptr) {

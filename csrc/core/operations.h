@@ -60,7 +60,9 @@ struct SelectProblem {
   int64_t k = 0;
   float redundancy = 0.0f;  // the lambda of METHOD; 0 = relevance only, which is exactly top-k
   // Greedy selection stores visual-visual similarities up to this many bytes: all N x N of them
-  // when they fit, otherwise as many rows as fit, recomputing the rest when needed.
+  // when they fit, otherwise as many rows as fit, recomputing the rest when needed. On CUDA these
+  // are bytes for all items together, and an item's N x N is stored whole or not at all: then each
+  // step reads all rows once more, on one SM.
   int64_t similarity_bytes = int64_t{64} << 20;
 };
 

@@ -24,8 +24,9 @@ enum class StatusCode : int32_t {
   kBackend = -5,       // a failing CUDA call
 };
 
-// The result of every core function. An error leaves all outputs untouched. The message is a fixed
-// array so that reporting an error can neither allocate nor throw.
+// The result of every core function. An error in the arguments leaves all
+// outputs untouched; after kBackend, a launch that failed, they are undefined. The message is a
+// fixed array so that reporting an error can neither allocate nor throw.
 struct Status {
   StatusCode code = StatusCode::kOk;
   char message[256] = {0};

@@ -7,7 +7,7 @@ file(GLOB mipruner_cuda_sources CONFIGURE_DEPENDS csrc/cuda/*.cu)
 set(mipruner_cuda_state OFF)
 
 # Sets `result` to the architectures to compile for: the oldest with bfloat16 up to the newest, as
-# far as this nvcc knows them, and PTX of the last for what comes after.
+# far as this nvcc knows them, and PTX for the others from sm_90 on.
 function(mipruner_find_architectures result)
   execute_process(COMMAND ${CMAKE_CUDA_COMPILER} --list-gpu-code
     OUTPUT_VARIABLE known ERROR_VARIABLE trouble RESULT_VARIABLE code)
@@ -25,7 +25,9 @@ function(mipruner_find_architectures result)
     message(FATAL_ERROR "${CMAKE_CUDA_COMPILER} compiles for none of sm_80 to sm_120; set CUDACXX to "
       "another nvcc, or use MIPRUNER_CUDA=OFF")
   endif()
+  # PTX of the newest, and of 90 for architectures numbered between two of these.
   string(REGEX REPLACE "-real$" "" architectures "${architectures}")
+  string(REPLACE "90-real" "90" architectures "${architectures}")
   set(${result} "${architectures}" PARENT_SCOPE)
 endfunction()
 
@@ -36,6 +38,9 @@ function(mipruner_use_nvcc)
     CUDA_STANDARD 17 CUDA_STANDARD_REQUIRED ON CUDA_VISIBILITY_PRESET hidden)
   target_compile_options(mipruner_cuda PRIVATE
     --threads=4  # architectures of one file
+    # Which product joins which sum is written out as fmaf: left to the compiler, the same formula
+    # in two kernels could round in two ways, and a batch differ from its items alone.
+    --fmad=false
     -Xfatbin=-compress-all  # a third of the size
     -Xcompiler=-Wall,-Wextra,-Wshadow,-ffile-prefix-map=${CMAKE_CURRENT_SOURCE_DIR}/=)
   if(MIPRUNER_WERROR)

@@ -1,5 +1,5 @@
 // The CUDA backend, as the core's dispatch calls it. Arguments have been checked; all pointers are
-// device memory of the current device.
+// device memory of the current device, but for SelectVarlenProblem::k.
 //
 // Every entry only launches kernels on `stream` (a cudaStream_t): it allocates nothing, never waits
 // for the device, and launches the same number of kernels whatever the sizes, so that it may be

@@ -88,7 +88,11 @@ MIPRUNER_DEVICE float* table_row(const Work& work, int64_t item, int i) {
 MIPRUNER_DEVICE int64_t find_table_place(const Work& work, int64_t item) {
   const Items& items = work.problem.items;
   int64_t begin = 0;
-  for (int64_t b = 0; b < item; ++b) begin += items.row_count(b) * items.row_count(b);
+  if (items.visual_offsets) {
+    for (int64_t b = 0; b < item; ++b) begin += items.row_count(b) * items.row_count(b);
+  } else {
+    begin = item * items.rows * items.rows;
+  }
   const int64_t end = begin + items.row_count(item) * items.row_count(item);
   return end <= work.space.table_size ? begin : -1;
 }
@@ -398,7 +402,7 @@ struct Steps {
   }
 
   MIPRUNER_DEVICE unsigned long long key_of_candidate(const Candidate& candidate, int position) {
-    return key_of(candidate.relevance - work.problem.redundancy * candidate.sum, position);
+    return key_of(fmaf(-work.problem.redundancy, candidate.sum, candidate.relevance), position);
   }
 
   MIPRUNER_DEVICE unsigned long long most_relevant() {
@@ -558,19 +562,25 @@ Status launch_kernels(const Work& work, void* stream) {
   return launch("greedy, output", output_kernel, per_item, kListThreads, list_bytes, stream, work);
 }
 
+// Room for the similarities of as many whole items as fit. How large segments are the host does not
+// know, but together they have no more pairs than one item of all rows.
+int64_t table_floats(const Items& items, int64_t limit) {
+  const int64_t pairs = items.rows * items.rows;
+  if (items.visual_offsets) return std::min(pairs, limit);
+  return pairs == 0 ? 0 : std::min(items.count, limit / pairs) * pairs;
+}
+
 }  // namespace
 
 GreedyWorkspace take_greedy_workspace(Layout& layout, const Items& items,
                                       int64_t similarity_bytes) {
   const int64_t rows = items.visual_offsets ? items.rows : items.count * items.rows;
   const int64_t chunks = (items.rows + kChunkPositions - 1) / kChunkPositions;
-  // Segments together have no more pairs than one item of all rows.
-  const int64_t pairs = rows * items.rows;
   GreedyWorkspace space = {};
   space.splits = tile_count(items, kTileRows) < kTilesThatFill
                      ? static_cast<int32_t>(std::max<int64_t>(chunks, 1))
                      : 1;
-  space.table_size = std::min(pairs, similarity_bytes / static_cast<int64_t>(sizeof(float)));
+  space.table_size = table_floats(items, similarity_bytes / static_cast<int64_t>(sizeof(float)));
   space.list = layout.take<int32_t>(rows);
   space.counted = layout.take<int32_t>(items.count);
   space.any_huge = layout.take<uint8_t>(items.count);

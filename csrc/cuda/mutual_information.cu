@@ -3,7 +3,8 @@
 // Method, for all items of a batch at once; each step is one kernel:
 //   1. product  dot products of 64 rows with 64 words, and the sums of squares of both. With few
 //               tiles each depth chunk has a block of its own, so that a small image fills the
-//               device too. The rows are read once (twice from the cache beyond 64 words).
+//               device too. The rows are read once per 64 words, after the first time from the
+//               cache as far as it reaches.
 //   2. words    which words count (not masked, finite), their lengths; sums set to zero
 //   3. rows     which rows count, their lengths; logits s_ij / tau of the words that count; softmax
 //   4. maxima   of the columns ("posterior" only)
@@ -26,7 +27,7 @@
 namespace mipruner::cuda {
 namespace {
 
-// Tuning. None of these changes a bit of the result but kFixedPoint.
+// Tuning. None of these changes a bit of the result but the last two.
 constexpr int kWarpsPerBlock = 8;  // rows of one block of the rows and scores kernels
 constexpr int kColumnRows = 32;    // rows whose column values one block adds up
 constexpr int kColumnThreads = 128;

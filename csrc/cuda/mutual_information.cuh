@@ -39,7 +39,8 @@ inline int64_t flat_rows(const Items& items) {
 
 Items items_of(const RelevanceProblem& problem);
 
-// Refuses what the kernels have no room for: 2^22 rows and 2^22 words of one item, which sums in
+// Refuses what the kernels have no room for: 2^22 rows and 2^22 words of one item, or of
+// all segments, which sums in
 // fixed point hold, rows of 2^24 elements, and grids of 2^31 blocks.
 Status check_items(const Items& items);
 

@@ -35,7 +35,7 @@ __global__ void __launch_bounds__(kThreads)
   const int64_t thread = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
   for (int64_t i = thread; i < rows; i += static_cast<int64_t>(gridDim.x) * kThreads)
     scores[i] = -INFINITY;
-  if (thread != 0) return;
+  if (thread != 0 || segments == 0) return;  // no segments: begins has no memory
   int64_t begin = 0;
   for (int64_t s = 0; s < segments; ++s) {
     begins[s] = begin;

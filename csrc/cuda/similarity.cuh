@@ -24,7 +24,7 @@ struct LogSum {
 MIPRUNER_DEVICE LogSum merge(const LogSum& a, const LogSum& b) {
   const float largest = fmaxf(a.largest, b.largest);
   if (largest == -INFINITY) return a;  // nothing in either
-  return {largest, a.sum * exp_of(a.largest - largest) + b.sum * exp_of(b.largest - largest)};
+  return {largest, fmaf(a.sum, exp_of(a.largest - largest), b.sum * exp_of(b.largest - largest))};
 }
 
 // r = max(0, P log(N P)) of a similarity, given the log-normaliser of its row.

@@ -28,8 +28,7 @@ constexpr int kThreads = 1024;
 constexpr int kWarps = kThreads / 32;
 constexpr int kBins = 2048;
 // Rows of up to this many keys are kept in shared memory. All of TopKShared fits the 99 KiB that a
-// block can have on every architecture from sm_80 on; as two blocks of 1024 threads fill an SM, a
-// smaller share would let no more of them run, and longer rows are read again out of L2.
+// block can have on every architecture from sm_80 on. Longer rows are read again out of L2.
 constexpr int kStoredKeys = 22 * 1024;
 
 struct TopKShared {
@@ -278,6 +277,11 @@ Status launch_top_k(const char* what, const Source& source, int64_t rows, void* 
 Status top_k(const ScoresView& scores, int64_t k, float* values, int64_t* indices, void* stream) {
   const int64_t wanted = std::min(k, scores.columns);
   if (wanted == 0) return {};
+  if (scores.batch > INT32_MAX) {
+    return error(StatusCode::kInvalidArgument,
+                 "scores: got a batch of %lld, allowed on CUDA is at most %d",
+                 static_cast<long long>(scores.batch), INT32_MAX);
+  }
   const ScoreKeys source = {scores.data, scores.columns, scores.batch_stride,
                             wanted,      values,         indices};
   return launch_top_k("top_k", source, scores.batch, stream);

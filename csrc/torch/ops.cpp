@@ -123,10 +123,11 @@ MatrixView matrix_view(const char* name, const Tensor& x, Device device) {
   view.device = device;
   view.columns = x.size(x.dim() - 1);
   view.rows = x.size(x.dim() - 2);
-  view.row_stride = x.stride(x.dim() - 2);
+  // The stride of a dimension of one may be any number; it leads nowhere, and must not look odd.
+  view.row_stride = view.rows > 1 ? x.stride(x.dim() - 2) : view.columns;
   if (x.dim() == 3) {
     view.batch = x.size(0);
-    view.batch_stride = x.stride(0);
+    view.batch_stride = view.batch > 1 ? x.stride(0) : 0;
   }
   return view;
 }

@@ -96,6 +96,25 @@ SelectVarlenProblem pack(const SelectProblem& problem, const Segments& segments)
   return packed;
 }
 
+// No segments at all, and null where their arrays would be: every row is in no segment.
+std::string check_no_segments(const SelectProblem& problem) {
+  SelectVarlenProblem packed;
+  packed.visual = problem.relevance.visual;
+  packed.text = problem.relevance.text;
+  packed.redundancy = problem.redundancy;
+  const int64_t rows = packed.visual.rows;
+  const Buffer<float> scores(rows, "scores");
+  const size_t bytes = cuda::select_varlen_workspace_bytes(packed);
+  const Buffer<char> workspace(static_cast<int64_t>(bytes), "workspace");
+  const Status status =
+      cuda::select_varlen(packed, nullptr, scores.data(), {workspace.data(), bytes}, nullptr);
+  if (!status.ok()) return status.message;
+  for (int64_t i = 0; i < rows; ++i) {
+    if (scores[i] != -kInfinity) return "without segments a row has a score";
+  }
+  return {};
+}
+
 }  // namespace
 
 Verdict check_select_varlen(Random& random) {
@@ -104,6 +123,7 @@ Verdict check_select_varlen(Random& random) {
   select.relevance.visual.batch = select.relevance.text.batch = 1;
   select.relevance.visual_mask = select.relevance.text_mask = {};
   if (random.one_in(2)) select.redundancy = 1.0f;
+  if (random.one_in(12)) return {check_no_segments(select)};
   select.similarity_bytes = any_similarity_bytes(random, select);
   const int64_t rows = select.relevance.visual.rows;
   // With that many segments, no sum is cut into parts for want of blocks.
