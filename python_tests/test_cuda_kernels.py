@@ -1,13 +1,14 @@
 """The CUDA kernels without a GPU: emulated, against the CPU backend.
 
-csrc/tests/cuda_cases runs random cases of the kernels' own text under csrc/tests/emu: 1,200 of them
-in the plain build, and fewer in the builds that check every access.
+csrc/tests/cuda_cases runs random cases of the kernels' own text under csrc/tests/emu: 2,100 of them
+in the plain build, half of which score and select, and fewer in the builds that check
+every access.
 """
 
 import pytest
 from cuda_builder import CXX, ORDERS, builder, run
 
-COUNTS = {"plain": 400, "checked": 60, "sanitized": 50}  # cases in each order of threads
+COUNTS = {"plain": 700, "checked": 60, "sanitized": 50}  # cases in each order of threads
 
 
 @pytest.mark.skipif(not CXX, reason="g++ is not on the PATH")
