@@ -206,12 +206,17 @@ def least_us(launch):
 
 
 def kernel_name(mangled):
+    """The kernel's name and its template argument, such as product_kernel<BFloat16>."""
     name = re.search(r"\d+([a-z_]+_kernel)", mangled).group(1)
     argument = re.search(r"_kernelI(\w+?)EE*v", mangled)
     if not argument:
         return name
-    types = re.findall(r"(\d+)([A-Za-z]\w*)", argument.group(1))
-    return f"{name}<{types[-1][1][: int(types[-1][0])] if types else argument.group(1)}>"
+    types = {"f": "float", "h": "byte"}
+    if argument.group(1) in types:
+        return f"{name}<{types[argument.group(1)]}>"
+    # Nested names are written as length and letters; the last one is the type's own.
+    length, letters = re.findall(r"(\d+)([A-Za-z]\w*)", argument.group(1))[-1]
+    return f"{name}<{letters[: int(length)]}>"
 
 
 def compile_registers():

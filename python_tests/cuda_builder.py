@@ -1,4 +1,4 @@
-"""Builds csrc/tests/cuda_cases: the kernels' own text, emulated, beside the CPU backend.
+"""Builds programs of emulated kernels: csrc/tests/cuda_cases, beside the CPU backend, and parts.
 
 Objects and programs live in a temporary folder for as long as the tests run; each is compiled when
 a test first asks for it.
@@ -83,6 +83,12 @@ def emulator_sources(mode):
     return [s for s in sorted((CSRC / "tests/emu").glob("*.cpp")) if s.stem not in judges]
 
 
+def link_objects(target, mode, objects):
+    done = run(CXX, "-no-pie", *MODES[mode].link, *objects, "-o", target)
+    assert done.returncode == 0, done.stderr
+    return target
+
+
 class Builder:
     def __init__(self):
         self._temporary = tempfile.TemporaryDirectory(prefix="cuda_cases_")
@@ -112,9 +118,7 @@ class Builder:
 
     def link(self, target, mode, kernels):
         objects = [*kernels, *self.other_objects(mode).values(), *self.cpu_objects.values()]
-        done = run(CXX, "-no-pie", *MODES[mode].link, *objects, "-o", target)
-        assert done.returncode == 0, done.stderr
-        return target
+        return link_objects(target, mode, objects)
 
     @functools.cache  # noqa: B019
     def program(self, mode):

@@ -17,6 +17,9 @@ from pathlib import Path
 
 from cmake import CMAKE_BIN_DIR
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "bench"))
+from kernel_table import kernel_name
+
 ROOT = Path(__file__).resolve().parents[1]
 KERNELS = sorted((ROOT / "csrc/cuda").glob("*.cu"))
 ARCHITECTURES = (80, 86, 89, 90, 100, 120)
@@ -89,20 +92,6 @@ class Kernel:
     local: int
 
 
-def short_name(mangled):
-    """The kernel's name and its template argument out of the mangled name."""
-    name = re.search(r"\d+([a-z_]+_kernel)", mangled).group(1)
-    argument = re.search(r"_kernelI(\w+?)EE*v", mangled)
-    if not argument:
-        return name
-    types = {"f": "float", "h": "byte"}
-    if argument.group(1) in types:
-        return f"{name}<{types[argument.group(1)]}>"
-    # Nested names are written as length and letters; the last one is the type's own.
-    length, letters = re.findall(r"(\d+)([A-Za-z]\w*)", argument.group(1))[-1]
-    return f"{name}<{letters[: int(length)]}>"
-
-
 @functools.cache
 def kernels():
     """Every kernel on every architecture, with what it takes."""
@@ -118,7 +107,7 @@ def kernels():
                 function = match.group(1)
             elif match := re.match(r"\s*REG:(\d+) STACK:(\d+) SHARED:\d+ LOCAL:(\d+)", line):
                 numbers = [int(number) for number in match.groups()]
-                found.append(Kernel(source.name, short_name(function), architecture, *numbers))
+                found.append(Kernel(source.name, kernel_name(function), architecture, *numbers))
     return found
 
 
@@ -137,7 +126,7 @@ def instructions(source, folder):
         kernel = None
         for line in _output(find_tool("nvdisasm"), "-c", cubin).splitlines():
             if match := re.match(r"\.text\.(\w+):", line):
-                kernel = counts.setdefault((short_name(match.group(1)), architecture), Counter())
+                kernel = counts.setdefault((kernel_name(match.group(1)), architecture), Counter())
             elif match := re.match(r"\s+/\*[0-9a-f]+\*/\s+(?:@!?\w+ )?([A-Z0-9]+)", line):
                 kernel[match.group(1)] += 1
     return counts

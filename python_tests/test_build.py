@@ -242,17 +242,10 @@ def test_cuda_off_says_so_to_a_cuda_tensor(without_cuda, tmp_path):
     for file in without_cuda.glob("_*.so"):
         shutil.copy2(file, site / "mi_pruner_cuda")
     test = SOURCE / "python_tests/test_ops.py"
-    command = (
-        sys.executable,
-        "-m",
-        "pytest",
-        "-p",
-        "no:cacheprovider",
-        "-rs",
-        "-k",
-        "meet_a_sentence",
-    )
-    done = run(*command, test, cwd=tmp_path, env=environment(PYTHONPATH=site))
+    done = run(
+        sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-rs", "-k", "meet_a_sentence",
+        test, cwd=tmp_path, env=environment(PYTHONPATH=site),
+    )  # fmt: skip
     assert done.returncode == 0 and "1 passed" in done.stdout, done.stdout + done.stderr
 
 

@@ -72,7 +72,6 @@ MUTANTS = {
         "a row written past its end": Mutant(
             "if (at + i < row.columns) out[at + i]", "out[at + i]"
         ),
-        "huge rows scaled up": Mutant("min(-exponent, 126)", "min(exponent, 126)"),
         "NaN rows not noticed": Mutant("finite ? 1.0f /", "true ? 1.0f /"),
     },
     "gather_rows.cu": {
@@ -113,6 +112,7 @@ MUTANTS = {
             "scale_for(warp_max(largest))", "scale_for(largest)"
         ),
         "NaN taken for a huge row": Mutant("__all_sync(kFullWarp, finite) != 0", "true"),
+        "huge rows scaled up": Mutant("min(126, -exponent)", "min(126, exponent)", "normalize"),
     },
     "compact.cuh": {
         "counts read before they are written": Mutant(
@@ -205,7 +205,8 @@ def judge(file, name, folder):
     mutant = MUTANTS[file][name]
     kernel, operation = KERNELS[file]
     operation = mutant.operation or operation
-    kernel = "greedy" if operation == "greedy" else kernel
+    # The file whose kernels the operation runs through the mistake in a header.
+    kernel = operation if operation in ("greedy", "normalize") else kernel
     # All of csrc/cuda again, to be found before the files without the mistake.
     shutil.copytree(CSRC / "cuda", folder / "cuda")
     text = (CSRC / "cuda" / file).read_text()

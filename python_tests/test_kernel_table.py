@@ -1,14 +1,10 @@
 """bench/kernel_table.py: every row of the targets, from the sources as they are."""
 
 import json
-import sys
-from pathlib import Path
 
-import cuda_objects
-import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "bench"))
+import cuda_objects  # puts bench on the path
 import kernel_table
+import pytest
 from gpu.timings import ROWS
 
 

@@ -1,9 +1,6 @@
 // Checks the arguments, then hands the work to the backend of the device the data is on.
 #include "core/operations.h"
 
-#include <algorithm>
-#include <limits>
-
 #include "core/check.h"
 #include "cpu/backend.h"
 #include "cpu/dispatch.h"
@@ -126,7 +123,6 @@ Status select_varlen(const SelectVarlenProblem& problem, int64_t* indices, float
     return cuda::select_varlen(problem, indices, scores, workspace, executor.stream);
   const cpu::Kernels* kernels = nullptr;
   if (Status status = cpu::active_kernels(&kernels); !status.ok()) return status;
-  std::fill(scores, scores + problem.visual.rows, -std::numeric_limits<float>::infinity());
   cpu::select_varlen(*kernels, problem, indices, scores, workspace, executor);
   return {};
 }

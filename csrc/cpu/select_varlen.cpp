@@ -1,6 +1,7 @@
 // Select on segments of one pool of rows: each segment is a select of its own, on views into the
 // pool.
 #include <algorithm>
+#include <limits>
 
 #include "cpu/backend.h"
 
@@ -42,6 +43,8 @@ size_t select_varlen_workspace_bytes(const SelectVarlenProblem& problem, const E
 
 void select_varlen(const Kernels& kernels, const SelectVarlenProblem& problem, int64_t* indices,
                    float* scores, Workspace workspace, const Executor& executor) {
+  // For the rows that are in no segment.
+  std::fill(scores, scores + problem.visual.rows, -std::numeric_limits<float>::infinity());
   for (int64_t s = 0; s < problem.segments; ++s) {
     const SelectProblem part = segment_problem(problem, s);
     const int64_t first = problem.visual_offsets[s];

@@ -36,7 +36,6 @@ constexpr int kStepThreads = 1024;  // with stored similarities; else kProductTh
 // Positions that each thread keeps in registers: many where nothing else needs them.
 constexpr int kHeldStored = 4;
 constexpr int kHeldComputed = 0;
-constexpr int64_t kTilesThatFill = 256;  // row tiles that keep a large device busy
 
 struct Work {
   GreedyProblem problem;
@@ -75,11 +74,9 @@ MIPRUNER_DEVICE SimilarRows<Element> rows_of(const Work& work, int64_t item) {
   return rows;
 }
 
-// Where similarities of position i with all others are stored; nullptr: nowhere.
+// Where the similarities of position i with all others are stored, for an item with a table_begin.
 MIPRUNER_DEVICE float* table_row(const Work& work, int64_t item, int i) {
-  const int64_t begin = work.space.table_begin[item];
-  if (begin < 0) return nullptr;
-  return work.space.table + begin + i * work.problem.items.row_count(item);
+  return work.space.table + work.space.table_begin[item] + i * work.problem.items.row_count(item);
 }
 
 // ---- 1. list ----
@@ -372,7 +369,8 @@ struct Steps {
     });
   }
 
-  // Calls use(position, candidate) for the positions of this thread.
+  // Calls use(position, candidate) for the positions of this thread. The constructor's use sets all
+  // of a candidate, so that no sum is taken from the workspace before it was written there.
   template <class Use>
   MIPRUNER_DEVICE void for_each_position(const Use& use) {
     const int thread = static_cast<int>(threadIdx.x);
@@ -442,20 +440,10 @@ struct Steps {
   }
 };
 
-// Positions beyond the held ones begin with no redundancy.
-template <int kThreads, int kHeld>
-MIPRUNER_DEVICE void clear_sums(const Work& work, int64_t item) {
-  const int64_t first = work.problem.items.first_row(item);
-  const int thread = static_cast<int>(threadIdx.x);
-  for (int p = thread + kHeld * kThreads; p < work.space.counted[item]; p += kThreads)
-    work.space.sums[first + p] = 0.0f;
-}
-
 __global__ void __launch_bounds__(kStepThreads, 1) stored_steps_kernel(Work work) {
   auto& shared = dynamic_shared<BestShared<kStepThreads>>();
   const int64_t item = blockIdx.x;
   if (work.steps(item) == 0 || work.space.table_begin[item] < 0) return;
-  clear_sums<kStepThreads, kHeldStored>(work, item);
   Steps<kStepThreads, kHeldStored> steps(work, item);
   steps.run(shared, [&](int chosen) { return table_row(work, item, chosen); });
 }
@@ -494,7 +482,6 @@ __global__ void __launch_bounds__(kProductThreads, kProductBlocks)
   if (work.steps(item) == 0 || work.space.table_begin[item] >= 0) return;
   const SimilarRows<Element> rows = rows_of<Element>(work, item);
   float* row = work.space.similarity + work.problem.items.first_row(item);
-  clear_sums<kProductThreads, kHeldComputed>(work, item);
   Steps<kProductThreads, kHeldComputed> steps(work, item);
   steps.run(shared.best, [&](int chosen) {
     // Everybody is done with the row before: the choice of this one came after a barrier.
@@ -532,8 +519,6 @@ __global__ void __launch_bounds__(kListThreads) output_kernel(Work work) {
 }
 
 // ---- launching ----
-
-unsigned as_grid(int64_t blocks) { return static_cast<unsigned>(blocks); }
 
 template <class Element>
 Status launch_kernels(const Work& work, void* stream) {
@@ -574,7 +559,7 @@ int64_t table_floats(const Items& items, int64_t limit) {
 
 GreedyWorkspace take_greedy_workspace(Layout& layout, const Items& items,
                                       int64_t similarity_bytes) {
-  const int64_t rows = items.visual_offsets ? items.rows : items.count * items.rows;
+  const int64_t rows = flat_rows(items);
   const int64_t chunks = (items.rows + kChunkPositions - 1) / kChunkPositions;
   GreedyWorkspace space = {};
   space.splits = tile_count(items, kTileRows) < kTilesThatFill
@@ -599,7 +584,7 @@ Status launch_greedy(const GreedyProblem& problem, const GreedyWorkspace& space,
                      void* stream) {
   const Items& items = problem.items;
   const bool aligned = rows_are_aligned(items.visual, items.columns, problem.dtype);
-  const int64_t rows = items.visual_offsets ? items.rows : items.count * items.rows;
+  const int64_t rows = flat_rows(items);
   const Work work = {problem, space, rows, aligned, indices};
   return for_element(problem.dtype,
                      [&](auto element) { return launch_kernels<decltype(element)>(work, stream); });

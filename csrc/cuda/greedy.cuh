@@ -22,7 +22,6 @@ struct GreedyProblem {
   const float* scores;        // [R] relevance in nats
   Quota quota;
   const int32_t* counted_words;  // [items]; 0: text-free mode
-  int64_t similarity_bytes;      // stored similarities of all items together take no more
   bool absolute;                 // flat row numbers, not local ones
 };
 

@@ -32,7 +32,6 @@ constexpr int kWarpsPerBlock = 8;  // rows of one block of the rows and scores k
 constexpr int kColumnRows = 32;    // rows whose column values one block adds up
 constexpr int kColumnThreads = 128;
 constexpr int kWordThreads = 256;
-constexpr int64_t kTilesThatFill = 256;          // product tiles that keep a large device busy
 constexpr float kFixedPoint = 1099511627776.0f;  // 2^40: sums of 2^22 numbers up to 1 fit 63 bits
 constexpr float kSmallestLogRatio = -87.0f;      // below, exp() adds nothing
 
@@ -455,8 +454,6 @@ bool is_aligned(const Items& items, DataType dtype) {
   return rows_are_aligned(items.visual, items.columns, dtype) &&
          rows_are_aligned(items.text, items.columns, dtype);
 }
-
-unsigned as_grid(int64_t blocks) { return static_cast<unsigned>(blocks); }
 
 template <class Element>
 Status launch_kernels(const Work& work, bool aligned, void* stream) {

@@ -32,11 +32,6 @@ struct RelevanceWorkspace {
   uint32_t* row_value_maximum;        // [B]
 };
 
-// Number of flat rows.
-inline int64_t flat_rows(const Items& items) {
-  return items.visual_offsets ? items.rows : items.count * items.rows;
-}
-
 Items items_of(const RelevanceProblem& problem);
 
 // Refuses what the kernels have no room for: 2^22 rows and 2^22 words of one item, or of

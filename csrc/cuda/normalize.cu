@@ -8,6 +8,7 @@
 #include "cuda/common/elements.h"
 #include "cuda/common/launch.h"
 #include "cuda/common/warp.h"
+#include "cuda/rows.cuh"
 
 namespace mipruner::cuda {
 namespace {
@@ -16,8 +17,7 @@ constexpr int kThreads = 256;
 constexpr int kWarps = kThreads / 32;
 constexpr int64_t kLargestGrid = 1 << 20;  // more rows than that are taken in turns
 
-// The limits of csrc/cpu/row_set.h: outside of them squares leave float32's range or lose bits.
-constexpr float kLargestSumOfSquares = 1e36f;
+// Limits of csrc/cpu/row_set.h, below which squares lose bits.
 constexpr float kSmallestSumOfSquares = 1e-28f;
 constexpr float kSmallestNorm = 1e-14f;
 constexpr float kLargestFloat = 3.402823466e+38f;
@@ -80,14 +80,6 @@ MIPRUNER_DEVICE float largest(const RowView<E>& row) {
     }
   });
   return __all_sync(kFullWarp, finite) ? warp_max(best) : __uint_as_float(0x7f800000u);
-}
-
-// A power of two that brings the largest element near 1. Both it and its inverse are normal
-// numbers.
-MIPRUNER_DEVICE float scale_for(float largest_element) {
-  const int exponent = static_cast<int>(__float_as_uint(largest_element) >> 23) - 126;
-  const int wanted = max(-126, min(-exponent, 126));
-  return __uint_as_float(static_cast<uint32_t>(wanted + 127) << 23);
 }
 
 template <class E>

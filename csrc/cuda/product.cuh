@@ -42,6 +42,8 @@ constexpr int kStageDepth = kStageBytes / static_cast<int>(sizeof(Element));  //
 template <class Element>
 constexpr int kVectorDepth = kVectorBytes / static_cast<int>(sizeof(Element));
 
+constexpr int64_t kTilesThatFill = 256;  // that keep a large device busy; fewer are cut into parts
+
 // Can all rows of an operand travel as 16-byte vectors?
 inline bool rows_are_aligned(const Operand& operand, int32_t columns, DataType dtype) {
   const auto size = static_cast<int64_t>(element_size(dtype));

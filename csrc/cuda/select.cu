@@ -60,7 +60,6 @@ struct Selection {
   float temperature;
   Estimator estimator;
   float redundancy;
-  int64_t similarity_bytes;
   Quota quota;
 };
 
@@ -86,7 +85,6 @@ Status launch_selection(const Selection& selection, const SelectWorkspace& space
   greedy.scores = scores;
   greedy.quota = selection.quota;
   greedy.counted_words = space.relevance.counted_words;
-  greedy.similarity_bytes = selection.similarity_bytes;
   greedy.absolute = absolute;
   return launch_greedy(greedy, space.greedy, indices, stream);
 }
@@ -128,7 +126,6 @@ Status select(const SelectProblem& problem, int64_t* indices, float* scores, Wor
                                relevance.temperature,
                                relevance.estimator,
                                problem.redundancy,
-                               problem.similarity_bytes,
                                {nullptr, std::min(problem.k, items.rows)}};
   return launch_selection(selection, space, indices, scores, stream);
 }
@@ -163,7 +160,6 @@ Status select_varlen(const SelectVarlenProblem& problem, int64_t* indices, float
                                problem.temperature,
                                problem.estimator,
                                problem.redundancy,
-                               problem.similarity_bytes,
                                {space.begins, 0}};
   return launch_selection(selection, space, indices, scores, stream);
 }

@@ -251,6 +251,25 @@ py::array mutual_information_array(const py::object& visual, const py::object& t
 // At least 0, so that a k which the core is about to refuse still names an allocatable output.
 int64_t result_width(int64_t k, int64_t rows) { return std::max<int64_t>(0, std::min(k, rows)); }
 
+// Runs an operation that fills two arrays, without Python's lock and with the scratch memory that
+// `bytes_of` asks for. The arrays are returned.
+template <class First, class Second, class BytesOf, class Operation>
+py::tuple fill_two(py::array first, py::array second, int64_t threads, const BytesOf& bytes_of,
+                   const Operation& operation) {
+  auto* const first_target = static_cast<First*>(first.mutable_data());
+  auto* const second_target = static_cast<Second*>(second.mutable_data());
+  const Executor executor = executor_of(threads);
+  Status status;
+  {
+    py::gil_scoped_release release;
+    const size_t bytes = bytes_of(executor);
+    const Scratch scratch = new_scratch(bytes);
+    status = operation(first_target, second_target, Workspace{scratch.get(), bytes}, executor);
+  }
+  raise_unless_ok(status);
+  return py::make_tuple(first, second);
+}
+
 py::tuple top_k_array(const py::object& given, int64_t k, int64_t threads) {
   const py::array scores = array_of("scores", given);
   check_rank("scores", scores, 1, "[N] or [B, N]");
@@ -271,18 +290,12 @@ py::tuple top_k_array(const py::object& given, int64_t k, int64_t threads) {
   const int64_t width = result_width(k, view.columns);
   py::array values = new_result(py::dtype::of<float>(), batched, view.batch, width);
   py::array indices = new_result(py::dtype::of<int64_t>(), batched, view.batch, width);
-  auto* const value_target = static_cast<float*>(values.mutable_data());
-  auto* const index_target = static_cast<int64_t*>(indices.mutable_data());
-  const Executor executor = executor_of(threads);
-  Status status;
-  {
-    py::gil_scoped_release release;
-    const size_t bytes = top_k_workspace_bytes(view, k, executor);
-    const Scratch scratch = new_scratch(bytes);
-    status = top_k(view, k, value_target, index_target, {scratch.get(), bytes}, executor);
-  }
-  raise_unless_ok(status);
-  return py::make_tuple(values, indices);
+  return fill_two<float, int64_t>(
+      values, indices, threads,
+      [&](const Executor& executor) { return top_k_workspace_bytes(view, k, executor); },
+      [&](auto* first, auto* second, Workspace workspace, const Executor& executor) {
+        return top_k(view, k, first, second, workspace, executor);
+      });
 }
 
 py::tuple select_array(const py::object& visual, const py::object& text, int64_t k,
@@ -302,18 +315,12 @@ py::tuple select_array(const py::object& visual, const py::object& text, int64_t
   py::array indices =
       new_result(py::dtype::of<int64_t>(), batched, r.problem.visual.batch, result_width(k, n));
   py::array scores = new_result(py::dtype::of<float>(), batched, r.problem.visual.batch, n);
-  auto* const index_target = static_cast<int64_t*>(indices.mutable_data());
-  auto* const score_target = static_cast<float*>(scores.mutable_data());
-  const Executor executor = executor_of(threads);
-  Status status;
-  {
-    py::gil_scoped_release release;
-    const size_t bytes = select_workspace_bytes(problem, executor);
-    const Scratch scratch = new_scratch(bytes);
-    status = select(problem, index_target, score_target, {scratch.get(), bytes}, executor);
-  }
-  raise_unless_ok(status);
-  return py::make_tuple(indices, scores);
+  return fill_two<int64_t, float>(
+      indices, scores, threads,
+      [&](const Executor& executor) { return select_workspace_bytes(problem, executor); },
+      [&](auto* first, auto* second, Workspace workspace, const Executor& executor) {
+        return select(problem, first, second, workspace, executor);
+      });
 }
 
 // Whole numbers, in order and adjacent, whatever was given.
@@ -353,18 +360,12 @@ py::tuple select_varlen_array(const py::object& visual, const py::object& text,
   for (const int64_t wanted : k) total += std::max<int64_t>(0, wanted);
   py::array indices = new_result(py::dtype::of<int64_t>(), false, 1, total);
   py::array scores = new_result(py::dtype::of<float>(), false, 1, problem.visual.rows);
-  auto* const index_target = static_cast<int64_t*>(indices.mutable_data());
-  auto* const score_target = static_cast<float*>(scores.mutable_data());
-  const Executor executor = executor_of(threads);
-  Status status;
-  {
-    py::gil_scoped_release release;
-    const size_t bytes = select_varlen_workspace_bytes(problem, executor);
-    const Scratch scratch = new_scratch(bytes);
-    status = select_varlen(problem, index_target, score_target, {scratch.get(), bytes}, executor);
-  }
-  raise_unless_ok(status);
-  return py::make_tuple(indices, scores);
+  return fill_two<int64_t, float>(
+      indices, scores, threads,
+      [&](const Executor& executor) { return select_varlen_workspace_bytes(problem, executor); },
+      [&](auto* first, auto* second, Workspace workspace, const Executor& executor) {
+        return select_varlen(problem, first, second, workspace, executor);
+      });
 }
 
 size_t select_workspace_bytes_of(int64_t n, int64_t m, int64_t d, double redundancy,

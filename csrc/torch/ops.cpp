@@ -386,17 +386,19 @@ std::tuple<Tensor, Tensor> select_varlen_op(const Tensor& visual, const Tensor& 
                                   "[S + 1], S being the length of k");
   const Tensor ranges = integers("text_ranges", text_ranges, {segments, 2}, kDevice, visual,
                                  "[S, 2], S being the length of k");
+  const RelevanceProblem relevance =
+      relevance_problem(rows, std::nullopt, std::nullopt, temperature, estimator, kDevice);
   SelectVarlenProblem problem;
-  problem.visual = matrix_view("visual", rows.visual, kDevice);
-  problem.text = matrix_view("text", rows.text, kDevice);
+  problem.visual = relevance.visual;
+  problem.text = relevance.text;
+  problem.temperature = relevance.temperature;
+  problem.estimator = relevance.estimator;
   problem.segments = segments;
   problem.visual_offsets = static_cast<const int64_t*>(offsets.const_data_ptr());
   problem.text_ranges = static_cast<const int64_t*>(ranges.const_data_ptr());
   problem.k = k.data();
-  problem.temperature = static_cast<float>(temperature);
   problem.redundancy = static_cast<float>(redundancy);
   problem.similarity_bytes = kSimilarityBytes<kDevice>;
-  raise_unless_ok(parse_estimator(estimator.c_str(), &problem.estimator));
   int64_t total = 0;
   // At least 0 each, so that a k which the core is about to refuse still names an allocatable
   // output.

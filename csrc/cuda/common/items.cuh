@@ -70,6 +70,11 @@ struct Items {
   }
 };
 
+// Number of flat rows.
+inline int64_t flat_rows(const Items& items) {
+  return items.visual_offsets ? items.rows : items.count * items.rows;
+}
+
 // How many tiles of `size` rows cover all items: exact for equal items; with segments an upper
 // bound that the host can know.
 inline int64_t tile_count(const Items& items, int64_t size) {

@@ -8,6 +8,9 @@
 
 namespace mipruner::cuda {
 
+// One dimension of a grid, whose size has been checked.
+inline unsigned as_grid(int64_t blocks) { return static_cast<unsigned>(blocks); }
+
 #if defined(__CUDACC__)
 
 // The failing call's own code as a status. Also clears the runtime's last error: the caller learns

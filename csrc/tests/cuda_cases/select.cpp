@@ -13,12 +13,23 @@ std::string compare_with_items(const SelectProblem& problem, const Result& resul
   for (int64_t b = 0; b < problem.relevance.visual.batch; ++b) {
     const Result alone = select_on_device(item_of(problem, b));
     if (!alone.status.ok()) return alone.status.message;
+    if (alone.launches != result.launches) return "the item alone takes more or fewer launches";
     if (!same_bits(alone.scores, result.scores.data() + b * rows))
       return "scores differ from those of the item alone";
     if (!same_bits(alone.indices, result.indices.data() + b * width))
       return "indices differ from those of the item alone";
   }
   return {};
+}
+
+// What CUDA graphs and latencies rest on: choosing another number of rows takes no other launches.
+std::string check_launches(SelectProblem problem, const Result& result) {
+  problem.k = problem.k == 1 ? problem.relevance.visual.rows + 1 : 1;
+  const Result other = select_on_device(problem);
+  if (!other.status.ok()) return other.status.message;
+  const MatrixView& visual = problem.relevance.visual;
+  if (result.launches == 0 && visual.batch * visual.rows > 0) return "no launch was counted";
+  return other.launches == result.launches ? "" : "the number of launches depends on k";
 }
 
 std::string check_whole(const SelectProblem& problem) {
@@ -35,7 +46,8 @@ std::string check_whole(const SelectProblem& problem) {
       fault = check_indices(item_of(problem, b), got.indices.data() + b * width, scores);
     if (!fault.empty()) return fault + " (item " + std::to_string(b) + ")";
   }
-  return compare_with_items(problem, got);
+  const std::string fault = compare_with_items(problem, got);
+  return fault.empty() ? check_launches(problem, got) : fault;
 }
 
 }  // namespace

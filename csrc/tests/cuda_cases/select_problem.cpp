@@ -154,8 +154,10 @@ Result select_on_device(const SelectProblem& problem) {
   const size_t bytes = cuda::select_workspace_bytes(problem);
   const Buffer<char> workspace(static_cast<int64_t>(bytes), "workspace");
   Result result;
+  const uint64_t launches_before = emu::stats().launches;
   result.status =
       cuda::select(problem, indices.data(), scores.data(), {workspace.data(), bytes}, nullptr);
+  result.launches = emu::stats().launches - launches_before;
   result.indices.assign(indices.data(), indices.data() + visual.batch * width);
   result.scores.assign(scores.data(), scores.data() + visual.batch * visual.rows);
   return result;

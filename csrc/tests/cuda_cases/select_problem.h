@@ -30,6 +30,7 @@ struct Result {
   Status status;
   std::vector<int64_t> indices;
   std::vector<float> scores;
+  uint64_t launches = 0;  // of kernels; on the CPU 0
 };
 
 Result select_on_device(const SelectProblem& problem);

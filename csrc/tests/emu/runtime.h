@@ -25,6 +25,7 @@ struct Options {
 };
 
 struct Stats {
+  uint64_t launches = 0;
   uint64_t barriers = 0;     // block-wide
   uint64_t collectives = 0;  // of warps
   uint64_t accesses = 0;     // seen by the checker; 0 where it is not built in

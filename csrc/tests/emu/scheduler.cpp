@@ -232,6 +232,7 @@ bool launch_body(dim3 grid, dim3 block, size_t shared_bytes, KernelBody body, co
     count_error("invalid launch configuration");
     return false;
   }
+  ++stats().launches;
   machine = &the_machine;
   Machine& m = *machine;
   m.block.size = static_cast<unsigned>(threads);
