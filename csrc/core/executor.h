@@ -1,9 +1,19 @@
 // How a door lends its threads to the core.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 
 namespace mipruner {
+
+// A caller's wish to end an operation early. It is asked between tasks, on the calling thread
+// alone; the other threads learn of it through `requested`. What an operation has computed by then
+// is garbage: it returns StatusCode::kAborted, and its outputs are undefined.
+struct Cancellation {
+  bool (*asked)(void* data) = nullptr;
+  void* data = nullptr;
+  std::atomic<bool> requested{false};
+};
 
 // `run` calls body(context, lane) once for each lane in [0, lanes), on any threads, and returns
 // when all calls have returned. Lanes may run one after another: no lane ever waits for another.
@@ -17,6 +27,18 @@ struct Executor {
   void* self = nullptr;
   // For CUDA tensors, which need no lanes: the cudaStream_t to launch on; nullptr: the default one.
   void* stream = nullptr;
+  Cancellation* cancellation = nullptr;  // nullptr: never
+
+  bool cancelled() const {
+    return cancellation && cancellation->requested.load(std::memory_order_relaxed);
+  }
+  // To be called by the calling thread, which runs lane 0.
+  bool ask_whether_cancelled() const {
+    if (!cancellation) return false;
+    if (!cancelled() && cancellation->asked(cancellation->data))
+      cancellation->requested.store(true, std::memory_order_relaxed);
+    return cancelled();
+  }
 };
 
 // Threads that live for one call, for hosts that bring none of their own (NumPy, the C API).

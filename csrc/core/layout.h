@@ -2,9 +2,10 @@
 //
 // An operation describes its scratch memory once, in a function that takes a Layout; with a null
 // base that function measures, with a real one it hands out the arrays. The two can therefore not
-// disagree.
+// disagree. Sizes that no machine has do not wrap around: they measure as kTooMuch or more.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 
@@ -14,12 +15,15 @@ class Layout {
  public:
   explicit Layout(void* base = nullptr) : base_(static_cast<char*>(base)) {}
 
+  static constexpr size_t kTooMuch = size_t{1} << 60;
+
   template <class T>
   T* take(int64_t count) {
     constexpr size_t kAlignment = 64;  // one cache line, and the widest vector
     T* array = base_ ? reinterpret_cast<T*>(base_ + used_) : nullptr;
-    const size_t bytes = static_cast<size_t>(count) * sizeof(T);
+    const size_t bytes = std::min(static_cast<size_t>(count), kTooMuch / sizeof(T)) * sizeof(T);
     used_ += (bytes + kAlignment - 1) / kAlignment * kAlignment;
+    used_ = std::min(used_, kTooMuch);
     return array;
   }
 

@@ -17,6 +17,12 @@ Status check_device(Device device) {
                "(tensor.cpu())");
 }
 
+// The status of work that has returned.
+Status outcome(const Executor& executor) {
+  if (!executor.cancelled()) return {};
+  return error(StatusCode::kAborted, "aborted: the abort callback returned true");
+}
+
 }  // namespace
 
 Status normalize(const MatrixView& x, float eps, void* out, const Executor& executor) {
@@ -29,7 +35,7 @@ Status normalize(const MatrixView& x, float eps, void* out, const Executor& exec
   const cpu::Kernels* kernels = nullptr;
   if (Status status = cpu::active_kernels(&kernels); !status.ok()) return status;
   cpu::normalize(*kernels, x, eps, out, executor);
-  return {};
+  return outcome(executor);
 }
 
 size_t mutual_information_workspace_bytes(const RelevanceProblem& problem,
@@ -55,7 +61,7 @@ Status mutual_information(const RelevanceProblem& problem, float* scores, Worksp
   const cpu::Kernels* kernels = nullptr;
   if (Status status = cpu::active_kernels(&kernels); !status.ok()) return status;
   cpu::mutual_information(*kernels, problem, scores, workspace, executor);
-  return {};
+  return outcome(executor);
 }
 
 size_t top_k_workspace_bytes(const ScoresView& /*scores*/, int64_t /*k*/,
@@ -74,7 +80,7 @@ Status top_k(const ScoresView& scores, int64_t k, float* values, int64_t* indice
   if (scores.device == Device::kCuda)
     return cuda::top_k(scores, k, values, indices, executor.stream);
   cpu::top_k(scores, k, values, indices, executor);
-  return {};
+  return outcome(executor);
 }
 
 size_t select_workspace_bytes(const SelectProblem& problem, const Executor& executor) {
@@ -99,7 +105,7 @@ Status select(const SelectProblem& problem, int64_t* indices, float* scores, Wor
   const cpu::Kernels* kernels = nullptr;
   if (Status status = cpu::active_kernels(&kernels); !status.ok()) return status;
   cpu::select(*kernels, problem, indices, scores, workspace, executor);
-  return {};
+  return outcome(executor);
 }
 
 size_t select_varlen_workspace_bytes(const SelectVarlenProblem& problem, const Executor& executor) {
@@ -124,7 +130,7 @@ Status select_varlen(const SelectVarlenProblem& problem, int64_t* indices, float
   const cpu::Kernels* kernels = nullptr;
   if (Status status = cpu::active_kernels(&kernels); !status.ok()) return status;
   cpu::select_varlen(*kernels, problem, indices, scores, workspace, executor);
-  return {};
+  return outcome(executor);
 }
 
 Status gather_rows(const GatherProblem& problem, void* out, const Executor& executor) {
@@ -135,7 +141,7 @@ Status gather_rows(const GatherProblem& problem, void* out, const Executor& exec
   if (Status status = check_device(problem.device); !status.ok()) return status;
   if (problem.device == Device::kCuda) return cuda::gather_rows(problem, out, executor.stream);
   cpu::gather_rows(problem, out, executor);
-  return {};
+  return outcome(executor);
 }
 
 const char* version() { return MIPRUNER_VERSION; }

@@ -22,11 +22,12 @@ enum class StatusCode : int32_t {
   kOutOfMemory = -2,
   kNotSupported = -4,  // not in this build or not on this device
   kBackend = -5,       // a failing CUDA call
+  kAborted = -6,       // the caller's Cancellation said so
 };
 
 // The result of every core function. An error in the arguments leaves all
-// outputs untouched; after kBackend, a launch that failed, they are undefined. The message is a
-// fixed array so that reporting an error can neither allocate nor throw.
+// outputs untouched; after kBackend, a launch that failed, and after kAborted they are undefined.
+// The message is a fixed array so that reporting an error can neither allocate nor throw.
 struct Status {
   StatusCode code = StatusCode::kOk;
   char message[256] = {0};

@@ -1,5 +1,9 @@
 #include "cpu/dispatch.h"
 
+#if defined(MIPRUNER_HAVE_AVX2)
+#include <cpuid.h>
+#endif
+
 #include <atomic>
 #include <cstdlib>
 #include <cstring>
@@ -18,9 +22,14 @@ struct Level {
 bool always() { return true; }
 
 #if defined(MIPRUNER_HAVE_AVX2)
+// clang 14 has no __builtin_cpu_supports("f16c").
+bool has_f16c() {
+  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+  return __get_cpuid(1, &eax, &ebx, &ecx, &edx) != 0 && (ecx & bit_F16C) != 0;
+}
+
 bool has_avx2() {
-  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-         __builtin_cpu_supports("f16c");
+  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c();
 }
 #endif
 #if defined(MIPRUNER_HAVE_AVX512)

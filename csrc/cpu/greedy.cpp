@@ -49,6 +49,7 @@ void greedy(const Kernels& kernels, const SelectProblem& problem, const RowSet& 
     } else {
       kernels.gains(scratch->relevance, scratch->sums, problem.redundancy, scratch->gains, n);
     }
+    if (executor.ask_whether_cancelled()) return;  // the gains may be garbage
     const int64_t best = best_row(scratch->gains, scratch->chosen, n);
     scratch->chosen[best] = true;
     if (step + 1 < count) redundancy.add(best, scratch->gains, scratch->chosen, scratch->sums);

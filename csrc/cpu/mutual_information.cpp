@@ -275,19 +275,23 @@ void score_item(const Kernels& kernels, const RelevanceProblem& problem, int64_t
   std::fill(scores, scores + problem.visual.rows, -std::numeric_limits<float>::infinity());
 
   measure_rows(kernels, &text, scratch->lanes, executor);
+  if (executor.cancelled()) return;
   drop_rows_not_finite(&text, nullptr, nullptr, 0);
   const Work work = {kernels, executor, *scratch, text.count};
   if (text.count == 0) {
     measure_rows(kernels, &visual, scratch->lanes, executor);
+    if (executor.cancelled()) return;
     drop_rows_not_finite(&visual, nullptr, nullptr, 0);
     for (int64_t i = 0; i < visual.count; ++i) scores[visual.index[i]] = 0.0f;
     return;
   }
   const Form form = form_of(problem.estimator, text.count);
   fill_table(work, form == Form::kCosines ? 1.0f : 1.0f / problem.temperature, form);
+  if (executor.cancelled()) return;
   drop_rows_not_finite(&visual, scratch->table, scratch->row_values, text.count);
   if (visual.count == 0) return;
   column_statistics(work, problem.estimator, form);
+  if (executor.cancelled()) return;
   write_scores(work, problem.estimator, scores);
 }
 

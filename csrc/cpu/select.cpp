@@ -44,6 +44,7 @@ void choose_finite(const Kernels& kernels, const SelectProblem& problem, int64_t
   if (problem.redundancy > 0) {
     const bool text_free = scratch->relevance.text.count == 0;
     greedy(kernels, problem, rows, count, text_free, scratch->lanes, executor, &scratch->greedy);
+    if (executor.cancelled()) return;  // fewer may have been chosen
     int64_t at = 0;
     for (int64_t i = 0; i < rows.count; ++i) {
       if (scratch->greedy.chosen[i]) positions[at++] = i;
@@ -89,10 +90,12 @@ void select(const Kernels& kernels, const SelectProblem& problem, int64_t* indic
   for (int64_t item = 0; item < problem.relevance.visual.batch; ++item) {
     float* item_scores = scores + item * n;
     score_item(kernels, problem.relevance, item, executor, &scratch.relevance, item_scores);
+    if (executor.cancelled()) return;
     const RowSet& rows = scratch.relevance.visual;
     for (int64_t i = 0; i < rows.count; ++i) scratch.finite_scores[i] = item_scores[rows.index[i]];
     int64_t chosen = std::min(width, rows.count);
     choose_finite(kernels, problem, chosen, executor, &scratch);
+    if (executor.cancelled()) return;
     if (chosen < width)
       chosen = add_rows_not_finite(problem, item, rows, chosen, width, scratch.positions);
     int64_t* out = std::copy(scratch.positions, scratch.positions + chosen, indices + item * width);
