@@ -24,6 +24,7 @@ demo: install
 	$(BIN)/python -m mi_pruner_cuda demo
 
 test: install $(VENV)/transformers-4.57
+	.ci/system-tools
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 bench: install

@@ -1,5 +1,8 @@
 """Builds the native parts by driving CMake. All metadata is in pyproject.toml.
 
+These are the extension modules and, for C and C++ hosts, libmipruner: what `cmake --install` makes
+of it is the folder mi_pruner_cuda/native, whose parts mi_pruner_cuda/c_library.py names.
+
 Options, as environment variables: MIPRUNER_CUDA and MIPRUNER_TORCH (AUTO, ON, OFF),
 MIPRUNER_TORCH_DIR, MIPRUNER_WERROR (ON, OFF), and CMAKE_ARGS for anything else.
 """
@@ -17,6 +20,7 @@ from setuptools.command.build_ext import build_ext
 
 SOURCE = Path(__file__).resolve().parent
 PACKAGE = "mi_pruner_cuda"
+LIBRARY = Path(PACKAGE) / "native"
 # Always passed, with the default when unset: a CMake cache would remember the last build's choice.
 OPTIONS = {
     "MIPRUNER_CUDA": "AUTO",
@@ -24,11 +28,26 @@ OPTIONS = {
     "MIPRUNER_TORCH_DIR": "",
     "MIPRUNER_WERROR": "OFF",
 }
+# Whatever CMAKE_ARGS says: mi_pruner_cuda/c_library.py relies on it.
+LAYOUT = {
+    "MIPRUNER_INSTALL": "ON",
+    "CMAKE_INSTALL_LIBDIR": "lib",
+    "CMAKE_INSTALL_INCLUDEDIR": "include",
+}
 
 
 def find_tool(name: str) -> str | None:
     """A program installed with this Python, else one on the PATH."""
     return shutil.which(name, path=sysconfig.get_path("scripts")) or shutil.which(name)
+
+
+def without_links(folder: Path):
+    """Replaces the symbolic links to shared libraries, which wheels cannot hold, by text files that
+    linkers read to the same end."""
+    for link in [file for file in folder.rglob("*") if file.is_symlink()]:
+        library = link.readlink()
+        link.unlink()
+        link.write_text(f"INPUT({library})\n")
 
 
 class CMakeBuild(build_ext):
@@ -50,12 +69,15 @@ class CMakeBuild(build_ext):
             self.extensions.remove(extension)
             Path(self.get_ext_fullpath(extension.name)).unlink(missing_ok=True)
         super().build_extensions()
+        self.install_library(Path(self.build_lib) / LIBRARY)
 
     def copy_extensions_to_source(self):
         # Called for editable installs only.
         if not any(e.name.endswith("._ops") for e in self.extensions):
             (SOURCE / PACKAGE / "_ops.so").unlink(missing_ok=True)
         super().copy_extensions_to_source()
+        shutil.rmtree(SOURCE / LIBRARY, ignore_errors=True)
+        shutil.copytree(Path(self.build_lib) / LIBRARY, SOURCE / LIBRARY)
 
     def configure(self):
         cmake = find_tool("cmake")
@@ -77,6 +99,7 @@ class CMakeBuild(build_ext):
         for name, default in OPTIONS.items():
             command.append(f"-D{name}={os.environ.get(name, default)}")
         command += shlex.split(os.environ.get("CMAKE_ARGS", ""))
+        command += [f"-D{name}={value}" for name, value in LAYOUT.items()]
         subprocess.run(command, check=True)
 
     def has_target(self, extension: Extension) -> bool:
@@ -91,12 +114,24 @@ class CMakeBuild(build_ext):
         return extension.name.split(".")[-1] in targets.replace(":", " ").split()
 
     def build_extension(self, extension: Extension):
-        target = extension.name.split(".")[-1]
-        command = [self.cmake, "--build", self.cmake_build, "--target", target, "--parallel"]
-        subprocess.run(command, check=True)
+        self.build_target(extension.name.split(".")[-1])
         destination = Path(self.get_ext_fullpath(extension.name))
         destination.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(Path(self.cmake_build) / destination.name, destination)
+
+    def install_library(self, prefix: Path):
+        self.build_target("mipruner_all_libraries")
+        shutil.rmtree(prefix, ignore_errors=True)  # an earlier build may have had CUDA
+        command = [self.cmake, "--install", self.cmake_build, "--component", "libraries"]
+        command += ["--prefix", str(prefix.resolve())]
+        # Packagers' DESTDIR is about where the wheel goes.
+        env = {name: value for name, value in os.environ.items() if name != "DESTDIR"}
+        subprocess.run(command, check=True, env=env)
+        without_links(prefix)
+
+    def build_target(self, target: str):
+        command = [self.cmake, "--build", self.cmake_build, "--target", target, "--parallel"]
+        subprocess.run(command, check=True)
 
 
 # Source distributions hold what an extension depends on; so no manifest has to list it.

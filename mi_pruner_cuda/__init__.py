@@ -15,12 +15,16 @@ from .selection import Selection, select
 
 if TYPE_CHECKING:
     from . import numpy, ops, reference
+    from .c_library import get_cmake_dir, get_include, get_library_dir
     from .huggingface import attach
     from .plotting import plot
 
 # Public names that are loaded on first use: the module that holds each, "" for a module itself.
 _LAZY = {
     "attach": "huggingface",
+    "get_cmake_dir": "c_library",
+    "get_include": "c_library",
+    "get_library_dir": "c_library",
     "plot": "plotting",
     "numpy": "",
     "ops": "",
@@ -32,6 +36,9 @@ __all__ = [
     "Selection",
     "__version__",
     "attach",
+    "get_cmake_dir",
+    "get_include",
+    "get_library_dir",
     "keep_count",
     "numpy",
     "ops",

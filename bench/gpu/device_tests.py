@@ -1,11 +1,11 @@
-"""Part `tests`: the functions of python_tests/test_device_ops.py, on the device.
+"""Part `tests`: the functions of python_tests/test_device_*.py, on the device.
 
 They are called one by one without pytest, which the machine may lack. A test that crashes or hangs,
 or whose CUDA error no later call would survive, ends its process; a new one goes on with the test
 after it.
 """
 
-import importlib.util
+import importlib
 import json
 import os
 import sys
@@ -17,7 +17,7 @@ from gpu.session import ROOT, Failed, Outcome
 
 SPOILED = 86  # exit code: after the last test reported, the device is of no use to this process
 LONGEST = 60  # seconds for one test
-FILE = ROOT / "python_tests" / "test_device_ops.py"
+FOLDER = ROOT / "python_tests"
 
 
 def device_tests(session):
@@ -49,10 +49,14 @@ def device_tests(session):
 
 
 def load():
-    spec = importlib.util.spec_from_file_location(FILE.stem, FILE)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return {name: f for name, f in vars(module).items() if name.startswith("test_")}
+    sys.path.insert(0, str(FOLDER))  # some share helpers with other tests
+    tests = {}
+    for file in sorted(FOLDER.glob("test_device_*.py")):
+        module = importlib.import_module(file.stem)
+        found = {name: f for name, f in vars(module).items() if name.startswith("test_")}
+        assert not found.keys() & tests.keys(), f"{file} has a namesake of another file's test"
+        tests |= found
+    return tests
 
 
 def call(function):

@@ -35,10 +35,12 @@ function(mipruner_find_levels result)
   set(${result} ${levels} PARENT_SCOPE)
 endfunction()
 
-# Adds the kernels of every level to `target`.
+# Compiles the kernels of every level into objects, `mipruner_kernel_objects`, and tells `target`
+# which there are.
 function(mipruner_add_kernel_levels target)
   set(source ${CMAKE_CURRENT_SOURCE_DIR}/csrc/cpu/simd/kernels.cpp)
   mipruner_find_levels(levels)
+  set(objects "")
   foreach(level ${levels})
     add_library(mipruner_kernels_${level} OBJECT ${source})
     target_link_libraries(mipruner_kernels_${level} PRIVATE mipruner_options)
@@ -49,9 +51,10 @@ function(mipruner_add_kernel_levels target)
       -O3 -ffp-contract=fast -fno-math-errno -fno-trapping-math
       -Wno-psabi  # vectors are passed between inlined functions only
       ${mipruner_flags_${level}})
-    target_sources(${target} PRIVATE $<TARGET_OBJECTS:mipruner_kernels_${level}>)
+    list(APPEND objects $<TARGET_OBJECTS:mipruner_kernels_${level}>)
     string(TOUPPER ${level} level_upper)
     target_compile_definitions(${target} PRIVATE MIPRUNER_HAVE_${level_upper})
   endforeach()
+  set(mipruner_kernel_objects "${objects}" PARENT_SCOPE)
   set(mipruner_levels "${levels}" PARENT_SCOPE)
 endfunction()

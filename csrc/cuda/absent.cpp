@@ -1,6 +1,7 @@
 // What stands in for the CUDA backend in a build without it: no kernels and an answer that says so.
 // Compiled only there, so that such a library names no CUDA symbol at all.
 #include "cuda/backend.h"
+#include "cuda/memory.h"
 
 namespace mipruner {
 
@@ -32,6 +33,19 @@ Status select_varlen(const SelectVarlenProblem&, int64_t*, float*, Workspace, vo
 }
 
 Status gather_rows(const GatherProblem&, void*, void*) { return not_built(); }
+
+Status count_devices(int* count) {
+  *count = 0;
+  return not_built();
+}
+
+Status DeviceScope::enter(int) { return not_built(); }
+DeviceScope::~DeviceScope() = default;
+
+Status allocate(size_t, void**) { return not_built(); }
+void release(void*) {}
+Status copy_to_host(void*, const void*, size_t, void*) { return not_built(); }
+Status copy_to_device(void*, const void*, size_t, void*) { return not_built(); }
 
 }  // namespace cuda
 }  // namespace mipruner

@@ -1,4 +1,4 @@
-# The CUDA backend, as part of mipruner_core:
+# The CUDA backend, for mipruner_add_backend to add to a library:
 #   ON, AUTO   csrc/cuda/*.cu compiled by nvcc; AUTO does without when there is none
 #   EMULATED   the same files compiled for the processor against csrc/tests/emu, for tests alone: a
 #              "device" that this process runs itself, in ordinary memory
@@ -46,12 +46,13 @@ function(mipruner_use_nvcc)
   if(MIPRUNER_WERROR)
     target_compile_options(mipruner_cuda PRIVATE -Werror=all-warnings -Xcompiler=-Werror)
   endif()
-  target_sources(mipruner_core PRIVATE $<TARGET_OBJECTS:mipruner_cuda> csrc/cuda/present.cpp)
-  # It was there before the language was, and some generators want to know.
-  set_target_properties(mipruner_core PROPERTIES CUDA_ARCHITECTURES "${CMAKE_CUDA_ARCHITECTURES}")
-  # The static runtime: the result loads on a machine that has neither CUDA nor a driver.
   find_package(CUDAToolkit REQUIRED)
-  target_link_libraries(mipruner_core PUBLIC CUDA::cudart_static)
+  add_library(mipruner_cuda_memory OBJECT csrc/cuda/memory.cpp)
+  target_link_libraries(mipruner_cuda_memory PRIVATE mipruner_options CUDA::cudart_static)
+  set(mipruner_cuda_objects
+    $<TARGET_OBJECTS:mipruner_cuda> $<TARGET_OBJECTS:mipruner_cuda_memory> PARENT_SCOPE)
+  # The static runtime: the result loads on a machine that has neither CUDA nor a driver.
+  set(mipruner_cuda_runtime CUDA::cudart_static PARENT_SCOPE)
 endfunction()
 
 function(mipruner_use_emulation)
@@ -66,8 +67,21 @@ function(mipruner_use_emulation)
     -Wno-unknown-pragmas)
   # The compiler does not know the suffix.
   set_source_files_properties(${mipruner_cuda_sources} PROPERTIES COMPILE_OPTIONS "-xc++")
-  target_sources(mipruner_core PRIVATE $<TARGET_OBJECTS:mipruner_emulated> csrc/cuda/present.cpp)
-  target_compile_definitions(mipruner_core PUBLIC MIPRUNER_EMULATED_CUDA)
+  set(mipruner_cuda_objects $<TARGET_OBJECTS:mipruner_emulated> PARENT_SCOPE)
+endfunction()
+
+# Gives a library the CUDA backend, or absent.cpp where there is none or `kind` is CPU.
+function(mipruner_add_backend target kind)
+  if(kind STREQUAL "CPU" OR NOT mipruner_cuda_objects)
+    target_sources(${target} PRIVATE csrc/cuda/absent.cpp)
+    return()
+  endif()
+  target_sources(${target} PRIVATE ${mipruner_cuda_objects} csrc/cuda/present.cpp)
+  target_link_libraries(${target} PRIVATE ${mipruner_cuda_runtime})
+  if(CMAKE_CUDA_ARCHITECTURES)
+    # Some generators want to know.
+    set_target_properties(${target} PROPERTIES CUDA_ARCHITECTURES "${CMAKE_CUDA_ARCHITECTURES}")
+  endif()
 endfunction()
 
 if(MIPRUNER_CUDA STREQUAL "EMULATED")
@@ -94,6 +108,7 @@ elseif(NOT MIPRUNER_CUDA STREQUAL "OFF")
     set(mipruner_cuda_state "OFF (no CUDA compiler found)")
   endif()
 endif()
-if(mipruner_cuda_state MATCHES "^OFF")
-  target_sources(mipruner_core PRIVATE csrc/cuda/absent.cpp)
+mipruner_add_backend(mipruner_core CUDA)
+if(MIPRUNER_CUDA STREQUAL "EMULATED")
+  target_compile_definitions(mipruner_core PUBLIC MIPRUNER_EMULATED_CUDA)
 endif()
