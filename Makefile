@@ -63,4 +63,4 @@ $(VENV)/pyvenv.cfg:
 	$(PYTHON) -m venv $(VENV)
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info mi_pruner_cuda/*.so .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist *.egg-info mi_pruner_cuda/*.so mi_pruner_cuda/native .pytest_cache .ruff_cache .hypothesis

@@ -11,7 +11,7 @@ C_ROWS = f"0:1 2:1 5:1 {mi_pruner_cuda.__version__}\n"
 CXX_ROWS = f"0 2 5 {mi_pruner_cuda.__version__}\n-1 temperature: got 0, allowed is "
 
 
-def installed_files(libdir="lib", cuda=False):
+def installed_files(libdir="lib", includedir="include", cuda=False):
     """Every file that an installation holds, relative to its prefix."""
     headers = [f.relative_to(SOURCE / "csrc/include") for f in SOURCE.glob("csrc/include/**/*.h*")]
     llama = SOURCE / "csrc/llama"
@@ -21,7 +21,7 @@ def installed_files(libdir="lib", cuda=False):
     below_lib += ["libmipruner.a", "libmipruner.so", "libmipruner.so.1", "pkgconfig/mipruner.pc"]
     if cuda:
         below_lib += ["libmipruner_cuda.so", "libmipruner_cuda.so.1"]
-    return {f"include/{name}" for name in headers} | {f"{libdir}/{name}" for name in below_lib}
+    return {f"{includedir}/{name}" for name in headers} | {f"{libdir}/{name}" for name in below_lib}
 
 
 def configure_project(language, build, components, *options):

@@ -2,10 +2,8 @@
 do."""
 
 import json
-import os
 import re
 import shutil
-import subprocess
 import sys
 import sysconfig
 import zipfile
@@ -13,32 +11,25 @@ from pathlib import Path
 
 import pytest
 import torch
+from build_tools import (
+    C_LIBRARIES,
+    PACKAGE,
+    SOURCE,
+    dynamic_section,
+    environment,
+    output,
+    run,
+    symbols,
+    tool,
+)
+from consumers import C_ROWS, CXX_ROWS, compile_line, configure_project, installed_files, programs
 
 import mi_pruner_cuda
+from mi_pruner_cuda.build_info import build_info
 
-SOURCE = Path(__file__).resolve().parent.parent
-PACKAGE = Path(mi_pruner_cuda.__file__).resolve().parent
-
-
-def run(*command, **options):
-    """Runs a command and returns the finished process; its output is text."""
-    return subprocess.run(
-        [str(part) for part in command], capture_output=True, text=True, check=False, **options
-    )
-
-
-def tool(name):
-    found = shutil.which(name, path=sysconfig.get_path("scripts")) or shutil.which(name)
-    assert found is not None, f"{name} is not installed: it comes with the compiler or `make test`"
-    return found
-
-
-def environment(**changes):
-    """This process's environment without the build's own options, plus changes."""
-    own = ("MIPRUNER_", "CMAKE_ARGS", "CUDAARCHS")
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(own)}
-    return {**kept, **{k: str(v) for k, v in changes.items()}}
-
+# Of the system's own.
+SYSTEM = {*C_LIBRARIES, "libstdc++.so.6", "libgcc_s.so.1"}
+HAS_CUDA = build_info()["has_cuda"]
 
 # ---- the torch library ----
 
@@ -83,34 +74,18 @@ ALLOWED = {
 }
 
 
-def undefined_symbols(file):
-    listing = run(tool("nm"), "--dynamic", "--undefined-only", "--format=posix", file)
-    assert listing.returncode == 0, listing.stderr
-    return {line.split()[0].split("@")[0] for line in listing.stdout.splitlines()}
-
-
 def test_ops_uses_torch_through_the_stable_abi_alone():
-    symbols = undefined_symbols(PACKAGE / "_ops.so")
-    torchs = {name for name in symbols if re.search(r"torch|c10|N2at|K2at", name)}
+    undefined = symbols(PACKAGE / "_ops.so", "--undefined-only")
+    torchs = {name for name in undefined if re.search(r"torch|c10|N2at|K2at", name)}
     assert {name for name in torchs if not re.fullmatch(FAMILIES, name)} <= ALLOWED
-
-
-def needed_libraries(file):
-    listing = run(tool("readelf"), "--dynamic", "--wide", file).stdout
-    return set(re.findall(r"\(NEEDED\).*\[(.*?)\]", listing)), listing
-
-
-# Of the system's own. libdl and librt: what the CUDA runtime within needs where glibc is older.
-SYSTEM = {"libstdc++.so.6", "libm.so.6", "libgcc_s.so.1", "libc.so.6", "libpthread.so.0"}
-SYSTEM |= {"libdl.so.2", "librt.so.1", "ld-linux-x86-64.so.2"}
 
 
 def test_c_needs_neither_torch_nor_a_cuda_library():
     """The CUDA runtime is a part of it, so that it loads where there is no CUDA and no driver."""
     file = next(PACKAGE.glob("_C.*so"))
-    assert not {s for s in undefined_symbols(file) if re.search(r"torch|c10|cuda|cublas", s)}
-    needed, _ = needed_libraries(file)
-    assert needed <= SYSTEM
+    undefined = symbols(file, "--undefined-only")
+    assert not {s for s in undefined if re.search(r"torch|c10|cuda|cublas", s)}
+    assert dynamic_section(file)[0] <= SYSTEM
 
 
 def test_kernels_know_nothing_of_torch():
@@ -124,21 +99,19 @@ def test_kernels_know_nothing_of_torch():
 
 
 def test_binaries_find_torch_beside_the_package_and_need_nothing_else():
-    needed, listing = needed_libraries(PACKAGE / "_ops.so")
+    needed, _, paths = dynamic_section(PACKAGE / "_ops.so")
     # libtorch.so must be there though nothing refers to it: on CUDA builds of torch it brings the
     # rest.
     assert {"libtorch.so", "libtorch_cpu.so"} <= needed
     assert needed - {"libtorch.so", "libtorch_cpu.so"} <= SYSTEM
-    assert re.findall(r"\((?:RUNPATH|RPATH)\).*\[(.*?)\]", listing) == ["$ORIGIN/../torch/lib"]
+    assert paths == ["$ORIGIN/../torch/lib"]
 
 
 @pytest.mark.parametrize("name", ["_ops", "_C"])
 def test_binaries_show_nothing_but_their_entry_point(name):
     """Hidden visibility: two copies of the core in one process must not meet."""
     file = next(PACKAGE.glob(f"{name}.*so")) if name == "_C" else PACKAGE / "_ops.so"
-    listing = run(tool("nm"), "-D", "--defined-only", "--extern-only", "--format=posix", file)
-    names = {line.split()[0] for line in listing.stdout.splitlines()}
-    assert not {n for n in names if "mipruner" in n}
+    assert not {n for n in symbols(file, "--defined-only", "--extern-only") if "mipruner" in n}
 
 
 def test_no_folder_of_the_build_machine_is_in_the_binaries():
@@ -228,7 +201,7 @@ def without_cuda(tmp_path_factory):
 @pytest.mark.slow
 def test_cuda_off_names_no_cuda_symbol(without_cuda):
     file = next(without_cuda.glob("_C.*so"))
-    assert needed_libraries(file)[0] <= SYSTEM
+    assert dynamic_section(file)[0] <= SYSTEM
     # Of all symbols, not only those that other libraries see; functions of ours are mangled.
     names = [line.split()[-1] for line in run(tool("nm"), file).stdout.splitlines()]
     assert names and not [name for name in names if re.match(r"_*(cuda|cu[A-Z])", name)]
@@ -376,15 +349,16 @@ def test_wheel_name_and_contents(wheel):
     )
     names = set(zipfile.ZipFile(wheel).namelist())
     suffix = sysconfig.get_config_var("EXT_SUFFIX")
-    assert {f"mi_pruner_cuda/_C{suffix}", "mi_pruner_cuda/_ops.so"} <= names
-    expected = {
+    expected = {f"mi_pruner_cuda/_C{suffix}", "mi_pruner_cuda/_ops.so"}
+    expected |= {f"mi_pruner_cuda/native/{file}" for file in installed_files(cuda=HAS_CUDA)}
+    expected |= {
         str(file.relative_to(SOURCE))
         for pattern in ("**/*.py", "py.typed", "demo/model/*", "demo/*.png", "demo/*.json")
         for file in (SOURCE / "mi_pruner_cuda").glob(pattern)
     }
-    assert expected <= names
+    assert expected <= names, expected - names
     # Nothing else: no tests, no sources, no leftovers.
-    others = names - expected - {f"mi_pruner_cuda/_C{suffix}", "mi_pruner_cuda/_ops.so"}
+    others = names - expected
     assert all(".dist-info/" in name for name in others), others
     assert any(name.endswith("licenses/LICENSE") for name in names)
 
@@ -450,10 +424,49 @@ def test_a_build_without_torch_ops_says_so_and_serves_numpy(installed, tmp_path)
     assert "ImportError: mi_pruner_cuda was built without its torch ops" in done.stderr
 
 
+def folder_in(site, function):
+    """What one of the wheel's functions prints, in the place of a shell's $(...)."""
+    program = f"import mi_pruner_cuda; print(mi_pruner_cuda.{function}())"
+    env = environment(PYTHONPATH=site)
+    return output(sys.executable, "-c", program, cwd=site, env=env).strip()
+
+
+@pytest.mark.slow
+def test_projects_in_c_and_cpp_find_the_library_in_the_wheel(installed, tmp_path):
+    where = f"-Dmipruner_DIR={folder_in(installed, 'get_cmake_dir')}"
+    components = ["mipruner", "static", *["cuda"] * HAS_CUDA]
+    in_c = programs("c", tmp_path / "c", components, where)
+    in_cxx = programs("cxx", tmp_path / "cxx", ["mipruner"], where)
+    assert [output(in_c / f"keep_rows_{name}") for name in components] == [C_ROWS] * len(components)
+    assert output(in_cxx / "keep_rows_mipruner_17").startswith(CXX_ROWS)
+
+
+@pytest.mark.slow
+def test_a_line_for_the_compiler_finds_the_library_in_the_wheel(installed, tmp_path):
+    include, library = folder_in(installed, "get_include"), folder_in(installed, "get_library_dir")
+    # A wheel holds no symbolic links.
+    assert Path(library, "libmipruner.so").read_text() == "INPUT(libmipruner.so.1)\n"
+    program = tmp_path / "keep_rows"
+    compile_line(program, f"-I{include}", f"-L{library}", "-lmipruner", f"-Wl,-rpath,{library}")
+    assert output(program) == C_ROWS
+    assert "libmipruner.so.1" in dynamic_section(program)[0]
+
+
+@pytest.mark.slow
+def test_a_build_for_the_processor_alone_has_no_cuda_component(without_cuda, tmp_path):
+    output(tool("cmake"), "--install", without_cuda, "--prefix", tmp_path / "installed")
+    where = f"-DCMAKE_PREFIX_PATH={tmp_path}/installed"
+    done = configure_project("c", tmp_path / "build", ["cuda"], where)
+    assert done.returncode != 0
+    assert "are mipruner, static, llama (cuda where it was built with nvcc)" in unwrapped(done)
+
+
 @pytest.mark.slow
 def test_source_distribution_holds_what_a_build_needs(tmp_path):
     # From a copy without leftovers: setuptools believes the file list of an earlier build.
-    left_out = shutil.ignore_patterns(".*", "build", "bench", "*.egg-info", "*.so", "__pycache__")
+    left_out = shutil.ignore_patterns(
+        ".*", "build", "bench", "native", "*.egg-info", "*.so", "__pycache__"
+    )
     source = shutil.copytree(SOURCE, tmp_path / "source", ignore=left_out)
     program = f"import setuptools.build_meta as b; b.build_sdist({str(tmp_path)!r})"
     done = run(sys.executable, "-c", program, cwd=source, env=environment())
@@ -465,7 +478,10 @@ def test_source_distribution_holds_what_a_build_needs(tmp_path):
         str(file.relative_to(SOURCE))
         for folder in ("csrc", "mi_pruner_cuda")
         for file in (SOURCE / folder).rglob("*")
-        if file.is_file() and file.suffix not in (".so", ".pyc") and "_cache/" not in str(file)
+        if file.is_file()
+        and file.suffix not in (".so", ".pyc")
+        and "_cache/" not in str(file)
+        and "native" not in file.parts
     }
     needed |= {"CMakeLists.txt", "setup.py", "pyproject.toml", "LICENSE", "README.md"}
     assert needed <= names, needed - names

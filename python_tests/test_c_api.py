@@ -162,7 +162,7 @@ def test_the_library_with_cuda_serves_machines_without(context):
     assert torch.equal(automatic[1], context.select(visual, text, n_keep=10)[1])
     if torch.cuda.is_available():
         return  # test_device_library.py has the rest
-    with pytest.raises(RuntimeError, match="cudaGetDeviceCount: .*"):
+    with pytest.raises(RuntimeError, match="cudaGetDeviceCount: "):
         Context(library, backend=2)
 
 

@@ -1,41 +1,36 @@
-"""The core from C++: a program that knows only csrc and CMake, as README describes it."""
+"""Programs that have this project as a part of their own, by add_subdirectory: the core from C++,
+and the C interface."""
 
 import re
-import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).resolve().parents[1]
-# The program's cmake, or the one that `pip install cmake` put beside this interpreter.
-CMAKE = shutil.which("cmake", path=str(Path(sys.executable).parent)) or shutil.which("cmake")
-
-
-def run(*command):
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+from build_tools import SOURCE, output, tool
+from consumers import C_ROWS
 
 
 @pytest.fixture(scope="module")
 def programs(tmp_path_factory):
-    """The folder of somebody else's programs that link the core."""
+    """The folder of somebody else's programs."""
     build = tmp_path_factory.mktemp("consumer")
     # On the processor alone: compiling all CUDA kernels once more would show nothing new.
-    run(CMAKE, "-S", str(ROOT / "csrc/tests/consumer"), "-B", str(build), "-DMIPRUNER_CUDA=OFF")
-    run(CMAKE, "--build", str(build), "--parallel", "2")
+    source = SOURCE / "csrc/tests/consumer"
+    output(tool("cmake"), "-S", source, "-B", build, "-DMIPRUNER_CUDA=OFF")
+    output(tool("cmake"), "--build", build, "--parallel", 2)
     return build
 
 
 def test_a_program_links_the_core(programs):
     # Rows 2 and 5 name a word each; of the others, which tie, the lowest.
-    assert run(str(programs / "keep_rows")).split() == ["0", "2", "5"]
+    assert output(programs / "keep_rows").split() == ["0", "2", "5"]
+
+
+@pytest.mark.parametrize("library", ["mipruner", "static"])
+def test_a_program_in_c_links_the_library(programs, library):
+    assert output(programs / f"keep_rows_{library}") == C_ROWS
 
 
 def test_bad_input_is_refused_and_nothing_is_written(programs):
-    lines = [line.split(" | ") for line in run(str(programs / "bad_input")).splitlines()]
+    lines = [line.split(" | ") for line in output(programs / "bad_input").splitlines()]
     said = {name: (message, outputs) for name, message, outputs in lines}
     assert said.pop("right but for nothing") == ("no error", "written")
     expected = {

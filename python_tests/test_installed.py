@@ -12,7 +12,8 @@ import mi_pruner_cuda
 from mi_pruner_cuda import c_library
 
 pytestmark = pytest.mark.slow
-LIBDIRS = ["lib64", "lib/x86_64-linux-gnu"]
+# Where libraries go, and where headers.
+FOLDERS = {"lib64": "include", "lib/x86_64-linux-gnu": "include/engines"}
 SHARED, STATIC, CUDA = "mipruner", "static", "cuda"
 
 
@@ -29,7 +30,7 @@ def configure_mipruner(build, *options):
     )  # fmt: skip
 
 
-@pytest.fixture(scope="module", params=LIBDIRS)
+@pytest.fixture(scope="module", params=FOLDERS)
 def libdir(request):
     return request.param
 
@@ -37,7 +38,11 @@ def libdir(request):
 @pytest.fixture(scope="module")
 def prefix(build, libdir, tmp_path_factory):
     """An installation that was moved after it was installed."""
-    configured = configure_mipruner(build, f"-DCMAKE_INSTALL_LIBDIR={libdir}")
+    configured = configure_mipruner(
+        build,
+        f"-DCMAKE_INSTALL_LIBDIR={libdir}",
+        f"-DCMAKE_INSTALL_INCLUDEDIR={FOLDERS[libdir]}",
+    )
     assert configured.returncode == 0, configured.stderr
     output(tool("cmake"), "--build", build, "--parallel", 2, env=environment())
     here = tmp_path_factory.mktemp("installed")
@@ -59,7 +64,7 @@ def find_it(prefix, libdir):
 
 def test_it_holds_the_libraries_and_their_headers_and_nothing_else(prefix, libdir):
     files = {str(f.relative_to(prefix)) for f in prefix.rglob("*") if not f.is_dir()}
-    assert files == installed_files(libdir, cuda=True)
+    assert files == installed_files(libdir, FOLDERS[libdir], cuda=True)
     link = prefix / libdir / "libmipruner.so"
     assert link.is_symlink() and str(link.readlink()) == "libmipruner.so.1"
 

@@ -40,13 +40,12 @@ Status create(const mipruner_context_params* given, mipruner_context** out) {
   if (Status status = read_params(given, &params); !status.ok()) return status;
   bool uses_cuda = false;
   if (Status status = choose_backend(params, &uses_cuda); !status.ok()) return status;
-  // Before there is anything to leak: the callback is the caller's, and may throw.
-  log(kDebug, "mipruner %s: %s, CPU level %s, %d threads", version(),
-      uses_cuda ? "CUDA and CPU" : "CPU", cpu_level(), params.n_threads);
   auto* const context = new (std::nothrow) mipruner_context;
   if (!context) return error(StatusCode::kOutOfMemory, "out of memory");
   context->params = params;
   context->uses_cuda = uses_cuda;
+  log(kDebug, "mipruner %s: %s, CPU level %s, %d threads", version(),
+      uses_cuda ? "CUDA and CPU" : "CPU", cpu_level(), params.n_threads);
   *out = context;
   return {};
 }

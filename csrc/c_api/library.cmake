@@ -16,7 +16,7 @@ function(mipruner_add_library target type kind)
   target_link_libraries(${target} PRIVATE $<BUILD_INTERFACE:mipruner_options> Threads::Threads)
   mipruner_add_backend(${target} ${kind})
   target_include_directories(${target} INTERFACE
-    $<BUILD_INTERFACE:${CMAKE_CURRENT_SOURCE_DIR}/csrc/include> $<INSTALL_INTERFACE:include>)
+    $<BUILD_INTERFACE:${CMAKE_CURRENT_SOURCE_DIR}/csrc/include>)
   if(type STREQUAL "SHARED")
     set_target_properties(${target} PROPERTIES
       SOVERSION ${mipruner_abi} LINK_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/csrc/c_api/exports.map)
@@ -44,7 +44,7 @@ set_target_properties(mipruner_llama PROPERTIES EXPORT_NAME llama)
 target_compile_features(mipruner_llama INTERFACE cxx_std_17)
 target_link_libraries(mipruner_llama INTERFACE mipruner)
 target_include_directories(mipruner_llama INTERFACE
-  $<BUILD_INTERFACE:${CMAKE_CURRENT_SOURCE_DIR}/csrc/llama> $<INSTALL_INTERFACE:include>)
+  $<BUILD_INTERFACE:${CMAKE_CURRENT_SOURCE_DIR}/csrc/llama>)
 add_library(mipruner::llama ALIAS mipruner_llama)
 
 # All of them, for whoever builds before installing.

@@ -1,0 +1,104 @@
+"""The README's examples for NumPy, C and C++ hosts run as they are printed."""
+
+import os
+import re
+import sys
+import textwrap
+from pathlib import Path
+
+from build_tools import SOURCE, environment, output, tool
+
+import mi_pruner_cuda
+
+README = (SOURCE / "README.md").read_text()
+IN_NUMPY, IN_C = "NumPy hosts", "From C and C++"
+
+
+def section(heading):
+    found = README.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+    assert found, f"the README has no section {heading!r}"
+    return found
+
+
+def example(heading, language):
+    """The first block of code in this language below a heading."""
+    pattern = rf"^```{language}\n(.*?)^```"
+    return re.search(pattern, section(heading), re.DOTALL | re.MULTILINE)[1]
+
+
+def test_numpy_hosts(tmp_path):
+    without_torch = "import sys; sys.modules['torch'] = None\n"
+    program = without_torch + example(IN_NUMPY, "python") + "print(visual.shape, kept.shape)\n"
+    assert output(sys.executable, "-c", program, cwd=tmp_path) == "(144, 4096) (144,)\n"
+
+
+# What an engine has before it calls, and what it does with the result.
+AROUND_C = """
+#include <stdio.h>
+#include <stdlib.h>
+{includes}
+int main(void) {{
+  const float *image_rows = calloc(576 * 4096, sizeof(float));
+  const float *word_rows = calloc(12 * 4096, sizeof(float));
+{example}
+  printf("%d %d %d\\n", (int)status, (int)kept[0], (int)kept[143]);
+  return 0;
+}}
+"""
+AROUND_CXX = """
+#include <cstdio>
+#include <vector>
+{includes}
+int main() {{
+  const std::vector<float> image_rows(576 * 4096), word_rows(12 * 4096);
+{example}
+}}
+"""
+
+
+def build_and_run(code, around, compiler, standard, file):
+    """What an example prints, in a program around it that is linked with the library."""
+    lines = code.splitlines()
+    includes = [line for line in lines if line.startswith("#include")]
+    body = "\n".join(line for line in lines if line not in includes)
+    file.write_text(
+        around.format(includes="\n".join(includes), example=textwrap.indent(body, "  "))
+    )
+    library = mi_pruner_cuda.get_library_dir()
+    output(
+        tool(compiler), f"-std={standard}", "-pedantic", "-Wall", "-Wextra", "-Werror", file,
+        f"-I{mi_pruner_cuda.get_include()}", f"-L{library}", f"-Wl,-rpath,{library}",
+        "-lmipruner", "-o", file.with_suffix(""),
+    )  # fmt: skip
+    return output(file.with_suffix(""))
+
+
+def test_c(tmp_path):
+    """With rows of zeros, which cannot be told apart: a warning, and the lowest are kept."""
+    printed = build_and_run(example(IN_C, "c"), AROUND_C, "cc", "c99", tmp_path / "engine.c")
+    assert printed == "2 0 143\n"
+
+
+def test_cpp(tmp_path):
+    printed = build_and_run(
+        example(IN_C, "cpp"), AROUND_CXX, "c++", "c++17", tmp_path / "engine.cpp"
+    )
+    assert printed.split() == [str(row) for row in range(64)]
+
+
+def commands():
+    """The README's command lines that ask Python for folders, each with its continuation."""
+    lines = re.findall(r"^    ((?:.*\\\n)*.*)$", section(IN_C), re.MULTILINE)
+    return [line for line in lines if "mi_pruner_cuda" in line]
+
+
+def test_the_commands_that_ask_python_for_folders(tmp_path):
+    engine = "cmake_minimum_required(VERSION 3.18)\nproject(engine LANGUAGES C)\n"
+    engine += f"add_executable(my_engine engine.c)\n{example(IN_C, 'cmake')}"
+    (tmp_path / "CMakeLists.txt").write_text(engine)
+    (tmp_path / "engine.c").write_text("#include <mipruner/mipruner.h>\nint main(void) {}\n")
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    for command in commands():
+        output("sh", "-c", command, cwd=tmp_path, env=environment(PATH=path))
+    output(tool("cmake"), "--build", tmp_path / "build")
+    assert len(commands()) == 2
