@@ -2,6 +2,7 @@
 #
 #   make demo     answer a question about a picture with all and with a tenth of its visual tokens
 #   make test     the test suite
+#   make test-llama  mipruner inside the real llama.cpp, which it fetches and builds
 #   make bench    the speed table
 #   make lint     what CI checks about style;  make format  puts it right
 #   make clean    removes what the others made
@@ -12,13 +13,23 @@ TORCH ?= torch==2.13.0
 RUFF ?= ruff==0.17.6
 CLANG_FORMAT ?= clang-format==23.1.5
 BUILD_TOOLS := setuptools wheel pybind11 cmake ninja
+# A Python package is only the parcel: its source distribution holds llama.cpp.
+LLAMA_CPP ?= llama-cpp-python==0.3.36
+GGUF ?= gguf==0.19.0
 PYTEST_ARGS ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
-CXX_FILES = $(shell find csrc -name '*.h' -o -name '*.hpp' -o -name '*.cpp' -o -name '*.cu*')
+LLAMA := $(VENV)/llama.cpp
+CMAKE := PATH="$(abspath $(BIN)):$$PATH" cmake
+# The libraries alone. Not for this machine's processor: the numbers are then the same everywhere,
+# and virtual machines that name instructions which they do not run (AMX) do no harm.
+LLAMA_OPTIONS := -DLLAMA_BUILD_MTMD=ON -DLLAMA_OPENSSL=OFF -DGGML_NATIVE=OFF -DGGML_OPENMP=OFF \
+	$(foreach part,COMMON TOOLS EXAMPLES TESTS SERVER APP UI,-DLLAMA_BUILD_$(part)=OFF)
+CXX_FILES = $(shell find csrc bench -name '*.h' -o -name '*.hpp' -o -name '*.c' -o -name '*.cpp' \
+	-o -name '*.cu*')
 
-.PHONY: demo test bench lint format install clean
+.PHONY: demo test test-llama bench lint format install clean
 
 demo: install
 	$(BIN)/python -m mi_pruner_cuda demo
@@ -27,8 +38,16 @@ test: install $(VENV)/transformers-4.57
 	.ci/system-tools
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
+test-llama: install $(LLAMA)/installed
+	.ci/system-tools
+	$(CMAKE) -S csrc/tests/llama_cpp -B $(LLAMA)/checks -G Ninja \
+		-DCMAKE_PREFIX_PATH=$(abspath $(LLAMA))
+	$(CMAKE) --build $(LLAMA)/checks --parallel 2
+	$(BIN)/python -m pytest $(PYTEST_ARGS) python_tests/llama_cpp
+
 bench: install
 	$(BIN)/python bench/bench_select.py
+	$(BIN)/python bench/bench_c_api.py
 
 lint: $(VENV)/lint-tools
 	$(BIN)/ruff check .
@@ -53,6 +72,22 @@ $(VENV)/build-tools: pyproject.toml Makefile $(VENV)/pyvenv.cfg
 $(VENV)/transformers-4.57: Makefile $(VENV)/pyvenv.cfg
 	rm -rf $@
 	$(BIN)/pip install --quiet --target $@ transformers==4.57.6
+	touch $@
+
+$(LLAMA)/installed: $(LLAMA)/fetched
+	$(CMAKE) -S $(LLAMA)/source -B $(LLAMA)/build -G Ninja -DCMAKE_BUILD_TYPE=Release \
+		$(LLAMA_OPTIONS)
+	$(CMAKE) --build $(LLAMA)/build --parallel 2
+	$(CMAKE) --install $(LLAMA)/build --prefix $(LLAMA) >/dev/null
+	touch $@
+
+$(LLAMA)/fetched: Makefile $(VENV)/build-tools
+	rm -rf $(LLAMA)
+	mkdir -p $(LLAMA)/download $(LLAMA)/source
+	$(BIN)/pip install --quiet $(GGUF)
+	$(BIN)/pip download --quiet --no-binary :all: --no-deps --dest $(LLAMA)/download $(LLAMA_CPP)
+	tar -xzf $(LLAMA)/download/*.tar.gz --directory $(LLAMA)/source --strip-components=3 \
+		--wildcards '*/vendor/llama.cpp'
 	touch $@
 
 $(VENV)/lint-tools: Makefile $(VENV)/pyvenv.cfg
