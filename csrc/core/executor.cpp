@@ -7,24 +7,17 @@
 namespace mipruner {
 namespace {
 
-// Waits for its threads also where a caller's callback has thrown.
-struct Threads {
-  std::vector<std::thread> all;
-  ~Threads() {
-    for (std::thread& thread : all) thread.join();
-  }
-};
-
 void run_on_threads(void* /*self*/, int64_t lanes, Executor::Body body, void* context) {
-  Threads threads;
+  std::vector<std::thread> threads;
   try {
-    threads.all.reserve(static_cast<size_t>(lanes));
-    for (int64_t lane = 1; lane < lanes; ++lane) threads.all.emplace_back(body, context, lane);
+    threads.reserve(static_cast<size_t>(lanes));
+    for (int64_t lane = 1; lane < lanes; ++lane) threads.emplace_back(body, context, lane);
   } catch (...) {
     // No more threads or memory to be had: lanes draw their tasks from one counter, so fewer lanes
     // do it all.
   }
   body(context, 0);
+  for (std::thread& thread : threads) thread.join();
 }
 
 }  // namespace

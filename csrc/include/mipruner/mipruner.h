@@ -19,7 +19,8 @@
  *
  * Status. Every function that can fail returns an int32_t: 0 is success, above 0 a warning beside a
  * valid result, below 0 an error, and then nothing was written to any output. The message names
- * the argument, what was given and what is allowed. No exception, abort or exit leaves a function.
+ * the argument, what was given and what is allowed. No exception, abort or exit leaves a function;
+ * none may leave a callback.
  *
  * Threads. One context serves one thread at a time; different contexts are independent. The
  * functions without a context may be called from anywhere at any time.

@@ -12,8 +12,8 @@
 
 namespace mipruner::llama::detail {
 
-// Since mid-2026 whether attention is causal depends on the chunk; before, on the context alone,
-// which was not const.
+// Whether attention is causal depends on the chunk; in older trees on the context alone, which was
+// not const.
 template <class Context>
 auto use_non_causal(Context* context, const mtmd_input_chunk* chunk, int)
     -> decltype(mtmd_decode_use_non_causal(context, chunk)) {

@@ -41,6 +41,7 @@ struct ImageReport {
   int32_t n_rows = 0;
   int32_t n_keep = 0;
   int32_t nx = 0, ny = 0;           // the grid; n_rows and 1 where libmtmd does not say
+  int32_t status = MIPRUNER_OK;     // of the selection; warnings are above 0
   uint64_t keep_hash = 0;           // belongs into the key of a prefix cache
   std::vector<int32_t> kept;        // ascending
   std::vector<float> scores;        // [n_rows] nats; empty where nothing was scored
@@ -64,7 +65,7 @@ struct Evaluation {
   llama_context* context = nullptr;
   const mtmd_input_chunks* chunks = nullptr;
   llama_seq_id sequence = 0;
-  bool wants_times = false;
+  bool wants_reports = false;
   std::vector<float> query;  // [n_query, n_embd]
   int64_t n_query = 0;
 
@@ -197,6 +198,7 @@ inline Status find_structure(const Evaluation& run, const float* rows, ImageStru
 }
 
 inline void keep_every_row(ImageReport* report) {
+  report->status = MIPRUNER_KEPT_ALL;
   report->kept.resize(static_cast<size_t>(report->n_rows));
   std::iota(report->kept.begin(), report->kept.end(), 0);
 }
@@ -234,11 +236,11 @@ inline Status select(const Evaluation& run, const float* rows, const ImageStruct
   const mipruner_view text = {run.query.data(),   run.n_query,         run.n_embd(), 0,
                               MIPRUNER_DTYPE_F32, MIPRUNER_MEMORY_HOST};
   report->kept.resize(static_cast<size_t>(n_keep));
-  report->scores.resize(static_cast<size_t>(report->n_rows));
-  const int32_t code =
-      mipruner_select(run.pruner, &visual, run.n_query > 0 ? &text : nullptr, &params,
-                      report->kept.data(), n_keep, report->scores.data(), nullptr);
-  return code < 0 ? from_mipruner(code, run.pruner) : Status{code, ""};
+  if (run.wants_reports) report->scores.resize(static_cast<size_t>(report->n_rows));
+  report->status = mipruner_select(run.pruner, &visual, run.n_query > 0 ? &text : nullptr, &params,
+                                   report->kept.data(), n_keep,
+                                   run.wants_reports ? report->scores.data() : nullptr, nullptr);
+  return report->status < 0 ? from_mipruner(report->status, run.pruner) : Status{};
 }
 
 inline Status choose_rows(const Evaluation& run, const mtmd_input_chunk* chunk, const float* rows,
@@ -276,7 +278,7 @@ inline Status eval_image(const Evaluation& run, size_t index, llama_pos* n_past,
   const auto start = std::chrono::steady_clock::now();
   status = decode_image(run.vision, run.context, chunk, rows, report->kept.data(), report->n_keep,
                         *n_past, run.sequence, run.options->n_batch, n_past);
-  if (run.wants_times) llama_synchronize(run.context);
+  if (run.wants_reports) llama_synchronize(run.context);
   report->decode_ms = milliseconds_since(start);
   return status;
 }
@@ -341,7 +343,7 @@ inline Status eval_chunks(mipruner_context* pruner, const TokenTable& table,
   run.context = context;
   run.chunks = chunks;
   run.sequence = seq_id;
-  run.wants_times = reports != nullptr;
+  run.wants_reports = reports != nullptr;
   Status status = check_advance(n_past, 0);
   if (status.ok()) status = detail::check_batch_size(context, options.n_batch);
   if (status.ok()) status = detail::check_sequence(context, seq_id);
