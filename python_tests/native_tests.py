@@ -1,0 +1,63 @@
+"""Builds C++ test programs with CMake, plain or under the compilers' sanitizers, and runs them."""
+
+import json
+import os
+import platform
+import shutil
+from pathlib import Path
+
+import pytest
+from build_tools import SOURCE, environment, output, run, tool
+
+SANITIZED = {
+    # The suites ask for more memory than there is. That has to come back as a null pointer, as it
+    # does without sanitizers, instead of ending the program.
+    "ASAN_OPTIONS": "allocator_may_return_null=1",
+    "TSAN_OPTIONS": "allocator_may_return_null=1",
+    "UBSAN_OPTIONS": "print_stacktrace=1",
+}
+
+
+def require(found, what):
+    """Skips the test where something is not installed; on CI, where all of it is, fails it."""
+    if found:
+        return
+    message = f"{what} is not installed: apt-get install clang libgtest-dev"
+    if os.environ.get("CI"):
+        pytest.fail(message)
+    pytest.skip(message)
+
+
+def require_clang():
+    require(shutil.which("clang++"), "clang++")
+
+
+def require_googletest():
+    # Where a package puts it, or somebody who built it by hand.
+    places = ("/usr/include", "/usr/local/include")
+    require(any(Path(place, "gtest/gtest.h").exists() for place in places), "GoogleTest")
+
+
+def build(folder, target, *options):
+    """Builds the CMake project of a folder of the source tree in `target`."""
+    output(tool("cmake"), "-S", SOURCE / folder, "-B", target, *options, env=environment())
+    output(tool("cmake"), "--build", target, "--parallel", 2, env=environment())
+
+
+def symbols_of_archive(file):
+    return output(tool("nm"), file).split()
+
+
+def run_google_tests(program, report):
+    """Runs a GoogleTest program, all of which has to pass; returns the names of its suites."""
+    command = [program, f"--gtest_output=json:{report}", "--gtest_brief=1"]
+    done = run(*command, env=environment(**SANITIZED))
+    if "unexpected memory mapping" in done.stderr:
+        # ThreadSanitizer before gcc 14 and clang 18 does not start where the kernel randomises more
+        # bits of an address (vm.mmap_rnd_bits) than it has reckoned with: without any, it does.
+        done = run("setarch", platform.machine(), "-R", *command, env=environment(**SANITIZED))
+    assert done.returncode == 0, done.stdout + done.stderr
+    suites = json.loads(Path(report).read_text())["testsuites"]
+    results = [test["result"] for suite in suites for test in suite["testsuite"]]
+    assert results and set(results) == {"COMPLETED"}, "some were skipped"
+    return [suite["name"] for suite in suites]
