@@ -8,6 +8,7 @@ import re
 
 import pytest
 from build_tools import SOURCE, output, run, tool
+from native_tests import build, require_clang, require_googletest
 
 SUITES = {
     "door_tests": [
@@ -27,13 +28,13 @@ HEADERS = SOURCE / "csrc/llama"
 @pytest.fixture(scope="session", params=["", "address,undefined"], ids=["plain", "sanitized"])
 def programs(request, tmp_path_factory):
     """The folder of the tests, built once for each way to build them."""
-    build = tmp_path_factory.mktemp("llama_door")
-    output(
-        tool("cmake"), "-S", SOURCE / "csrc/tests/llama", "-B", build,
-        f"-DMIPRUNER_TESTS_SANITIZE={request.param}",
-    )  # fmt: skip
-    output(tool("cmake"), "--build", build, "--parallel", 2)
-    return build
+    require_googletest()
+    folder = tmp_path_factory.mktemp("llama_door")
+    options = [f"-DMIPRUNER_TESTS_SANITIZE={request.param}"]
+    if request.param:
+        options.append("-DCMAKE_BUILD_TYPE=None")
+    build("csrc/tests/llama", folder, *options)
+    return folder
 
 
 @pytest.mark.parametrize("program", SUITES)
@@ -62,6 +63,8 @@ def check_syntax(compiler, standard, header, source):
 @pytest.mark.parametrize("compiler", ["g++", "clang++"])
 @pytest.mark.parametrize("standard", ["c++17", "c++20"])
 def test_hosts_compile_it_without_warnings(compiler, standard, tmp_path):
+    if compiler == "clang++":
+        require_clang()
     check_syntax(compiler, standard, "mipruner_llama.hpp", tmp_path / "host.cpp")
 
 
