@@ -35,6 +35,17 @@ function(mipruner_use_llama_source libraries includes)
     ${LLAMA_CPP_DIR}/tools/mtmd PARENT_SCOPE)
 endfunction()
 
+# What is found elsewhere, in the system or in the cache of an older run, is not what was asked for.
+function(mipruner_check_llama_place)
+  get_filename_component(found ${LLAMA_LIB_DIR} REALPATH)
+  get_filename_component(wanted "${LLAMA_CPP_DIR}" REALPATH)
+  string(FIND "${found}/" "${wanted}/" at)
+  if(LLAMA_CPP_DIR AND NOT at EQUAL 0)
+    message(FATAL_ERROR "LLAMA_CPP_DIR: got ${LLAMA_CPP_DIR}, but the llama.cpp that was found is "
+      "in ${found}. Start with an empty build folder. ${mipruner_llama_hint}")
+  endif()
+endfunction()
+
 # The same of an installed one. mtmd is in neither of llama.cpp's packages.
 function(mipruner_use_installed_llama libraries includes)
   if(LLAMA_CPP_DIR)
@@ -47,6 +58,9 @@ function(mipruner_use_installed_llama libraries includes)
       "\"${LLAMA_CPP_DIR}\" (LLAMA_CPP_DIR), \"${CMAKE_PREFIX_PATH}\" (CMAKE_PREFIX_PATH) or the "
       "system's folders. ${mipruner_llama_hint}")
   endif()
+  mipruner_check_llama_place()
+  unset(MIPRUNER_MTMD_LIBRARY CACHE)  # of another llama.cpp, perhaps
+  unset(MIPRUNER_MTMD_INCLUDE_DIR CACHE)
   find_library(MIPRUNER_MTMD_LIBRARY mtmd HINTS ${LLAMA_LIB_DIR} NO_DEFAULT_PATH)
   find_path(MIPRUNER_MTMD_INCLUDE_DIR mtmd-helper.h HINTS ${LLAMA_INCLUDE_DIR} NO_DEFAULT_PATH)
   if(NOT MIPRUNER_MTMD_LIBRARY OR NOT MIPRUNER_MTMD_INCLUDE_DIR)
@@ -60,7 +74,11 @@ endfunction()
 # Functions that came late, by name, so that an older llama.cpp is a sentence here and not a page of
 # compiler messages.
 function(mipruner_check_mtmd_header includes)
-  find_file(mtmd_header mtmd-helper.h PATHS ${includes} NO_DEFAULT_PATH NO_CACHE)
+  foreach(folder ${includes})
+    if(EXISTS ${folder}/mtmd-helper.h)
+      set(mtmd_header ${folder}/mtmd-helper.h)
+    endif()
+  endforeach()
   file(READ ${mtmd_header} text)
   foreach(name mtmd_helper_init_opt_default mtmd_helper_decode_image_chunk)
     if(NOT text MATCHES ${name})

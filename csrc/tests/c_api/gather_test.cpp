@@ -169,6 +169,9 @@ TEST_F(GatherRows, SizesThatNoMemoryHas) {
                  {"row_bytes: got 18446744073709551615"});
   expect_refused(mipruner_gather_rows(dst.data(), src.data(), n_rows, 5, kHuge, idx.data(), 3),
                  {"src_stride: got 18446744073709551615"});
+  expect_refused(
+      mipruner_gather_rows(dst.data(), src.data(), n_rows, 5, kHuge / 2 / 6 + 1, idx.data(), 3),
+      {"src_stride: got 1537228672809129302"});
   expect_refused(mipruner_gather_rows(dst.data(), src.data(), n_rows, kHuge / 8, 0, idx.data(), 3),
                  {"row_bytes: got 2305843009213693951"});
 }
