@@ -461,13 +461,15 @@ def test_the_benchmark_counts_tokens_bytes_and_times(program, question, kind):
     for row, count in zip(table.values(), counts, strict=True):
         assert int(row["image tokens"]) == count
         assert int(row["prompt tokens"]) == count + text
-        for column in ("encode ms", "prefill ms", "decode ms"):
+        for column in ("encode ms", "prefill ms", "its image ms", "decode ms"):
             assert float(row[column]) > 0
+        assert float(row["its image ms"]) < float(row["prefill ms"])  # there is text too
     sizes = [int(row["KV bytes"]) for row in table.values()]
     assert sizes[0] == sizes[1] > sizes[2] > sizes[3]
-    assert table["unpruned"]["prefill speed-up"] == "-"
-    speed_up = float(table["unpruned"]["prefill ms"]) / float(table["keep 20"]["prefill ms"])
-    assert float(table["keep 20"]["prefill speed-up"][:-1]) == pytest.approx(speed_up, rel=0.1)
+    for times, ratio in (("prefill ms", "prefill speed-up"), ("its image ms", "image speed-up")):
+        assert table["unpruned"][ratio] == "-"
+        speed_up = float(table["unpruned"][times]) / float(table["keep 20"][times])
+        assert float(table["keep 20"][ratio][:-1]) == pytest.approx(speed_up, rel=0.1)
 
 
 def test_the_benchmark_stands_on_its_own_arguments(program, question):

@@ -127,7 +127,8 @@ typedef struct mipruner_context_params {
   int32_t device_id;      /* CUDA ordinal; default 0 */
   int32_t n_threads;      /* CPU threads of one call, 1 to 1024; default 1. They live within it */
   int32_t reserved;       /* 0 */
-  uint64_t max_workspace; /* bytes of scratch memory a call may need; default 0: no limit */
+  uint64_t max_workspace; /* bytes of scratch memory a call may need, its lists of kept rows (16
+                             bytes each) aside; default 0: no limit */
   mipruner_abort_callback abort_callback; /* default NULL */
   void* abort_user_data;
 } mipruner_context_params;

@@ -113,7 +113,8 @@ void print_set_up(const Session& session, const Options& options) {
 
 void print_remarks(const std::vector<Variant>& variants) {
   std::printf(
-      "\nprefill: text and image rows through the language model, without encoding and selection\n"
+      "\nprefill: text and image rows through the language model, without encoding and selection; "
+      "its image ms: the image rows alone\n"
       "decode: one token of the answer\n"
       "KV bytes: llama_state_seq_get_size() behind the prompt\n"
       "prompt speed-up: of encoding, selection and prefill together\n"

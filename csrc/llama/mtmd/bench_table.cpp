@@ -6,10 +6,10 @@
 namespace mipruner::cli {
 namespace {
 
-const std::vector<std::string> kHeader = {"variant",         "image tokens",  "prompt tokens",
-                                          "encode ms",       "select ms",     "prefill ms",
-                                          "decode ms",       "KV bytes",      "prefill speed-up",
-                                          "prompt speed-up", "select / saved"};
+const std::vector<std::string> kHeader = {
+    "variant",          "image tokens",    "prompt tokens", "encode ms", "select ms",
+    "prefill ms",       "its image ms",    "decode ms",     "KV bytes",  "image speed-up",
+    "prefill speed-up", "prompt speed-up", "select / saved"};
 
 std::string number(const char* format, double value) {
   char buffer[64];
@@ -53,6 +53,7 @@ BenchTable::Medians BenchTable::medians_of(const std::vector<BenchRun>& runs) {
   return {of([](const BenchRun& run) { return run.prompt.encode_ms; }),
           of([](const BenchRun& run) { return run.prompt.select_ms; }),
           of([](const BenchRun& run) { return run.prompt.prefill_ms; }),
+          of([](const BenchRun& run) { return run.prompt.image_ms; }),
           of([](const BenchRun& run) { return run.decode_ms; })};
 }
 
@@ -62,13 +63,17 @@ void BenchTable::add(const std::string& name, const std::vector<BenchRun>& runs)
   if (is_baseline) baseline_ = medians;
   const double saved = baseline_.prefill_ms - medians.prefill_ms;
   const Evaluation& prompt = runs.front().prompt;
+  const auto speed_up = [is_baseline](double before, double now) {
+    return is_baseline || !(now > 0) ? "-" : number("%.2fx", before / now);
+  };
   rows_.push_back({name, std::to_string(prompt.n_image_tokens), std::to_string(prompt.n_tokens),
                    number("%.1f", medians.encode_ms),
                    is_baseline ? "-" : number("%.2f", medians.select_ms),
-                   number("%.1f", medians.prefill_ms), number("%.2f", medians.decode_ms),
-                   std::to_string(runs.front().kv_bytes),
-                   is_baseline ? "-" : number("%.2fx", baseline_.prefill_ms / medians.prefill_ms),
-                   is_baseline ? "-" : number("%.2fx", baseline_.prompt_ms() / medians.prompt_ms()),
+                   number("%.1f", medians.prefill_ms), number("%.1f", medians.image_ms),
+                   number("%.2f", medians.decode_ms), std::to_string(runs.front().kv_bytes),
+                   speed_up(baseline_.image_ms, medians.image_ms),
+                   speed_up(baseline_.prefill_ms, medians.prefill_ms),
+                   speed_up(baseline_.prompt_ms(), medians.prompt_ms()),
                    saved > 0 ? number("%.2f %%", 100 * medians.select_ms / saved) : "-"});
 }
 

@@ -25,7 +25,7 @@ class BenchTable {
 
  private:
   struct Medians {
-    double encode_ms, select_ms, prefill_ms, decode_ms;
+    double encode_ms, select_ms, prefill_ms, image_ms, decode_ms;
     double prompt_ms() const { return encode_ms + select_ms + prefill_ms; }
   };
   static Medians medians_of(const std::vector<BenchRun>& runs);

@@ -121,10 +121,13 @@ void decode_whole_image(Session* session, const mtmd_input_chunk* chunk, llama_p
   const Clock clock;
   check_llama(mtmd_encode_chunk(vision, chunk), "encoding the image", log);
   evaluation->encode_ms += clock.ms();
+  const Clock decoding;
   check_llama(mtmd_helper_decode_image_chunk(vision, session->context.get(), chunk,
                                              mtmd_get_output_embd(vision), *n_past, kSequence,
                                              session->n_batch(), n_past, nullptr, nullptr),
               "decoding the image", log);
+  llama_synchronize(session->context.get());
+  evaluation->image_ms += decoding.ms();
 }
 
 // From the images to the whole. What a model cannot do without is kept on top of what was asked
@@ -136,6 +139,7 @@ void add_up(Evaluation* evaluation) {
     evaluation->n_image_tokens += image.n_keep;
     evaluation->encode_ms += image.encode_ms;
     evaluation->select_ms += image.select_ms;
+    evaluation->image_ms += image.decode_ms;
   }
   evaluation->n_tokens = n_text + evaluation->n_image_tokens;
 }

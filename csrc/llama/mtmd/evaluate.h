@@ -33,6 +33,7 @@ struct Evaluation {
   double encode_ms = 0;
   double select_ms = 0;
   double prefill_ms = 0;                   // text and image rows through the language model
+  double image_ms = 0;                     // the image rows' part of it
   std::vector<llama::ImageReport> images;  // one a chunk; empty without pruning
 };
 
