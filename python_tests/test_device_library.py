@@ -28,6 +28,11 @@ def library():
     return load(emulated.library())
 
 
+def prepare():
+    """Called once before the tests, each of which has its own time limit: compiles the emulator."""
+    library()
+
+
 def related(n, m, d, dtype=torch.float32):
     visual, text = torch.randn(n, d), torch.randn(m, d)
     count = min(n // 4, m)

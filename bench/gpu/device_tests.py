@@ -50,13 +50,23 @@ def device_tests(session):
 
 def load():
     sys.path.insert(0, str(FOLDER))  # some share helpers with other tests
+    return [importlib.import_module(f.stem) for f in sorted(FOLDER.glob("test_device_*.py"))]
+
+
+def tests_of(modules):
     tests = {}
-    for file in sorted(FOLDER.glob("test_device_*.py")):
-        module = importlib.import_module(file.stem)
+    for module in modules:
         found = {name: f for name, f in vars(module).items() if name.startswith("test_")}
-        assert not found.keys() & tests.keys(), f"{file} has a namesake of another file's test"
+        assert not found.keys() & tests.keys(), f"{module} has a namesake of another file's test"
         tests |= found
     return tests
+
+
+def prepare(modules):
+    """What the tests share and would take too long to make within one of them."""
+    for module in modules:
+        if hasattr(module, "prepare"):
+            module.prepare()
 
 
 def call(function):
@@ -87,8 +97,10 @@ def give_up(name):
 
 
 def main(names):
-    tests = load()
+    modules = load()
+    tests = tests_of(modules)
     if not names:
+        prepare(modules)
         print(json.dumps({"tests": list(tests)}))
     for name in names:
         watch = threading.Timer(LONGEST, give_up, [name])
