@@ -11,35 +11,16 @@ constexpr std::align_val_t kAlignment{64};
 
 }  // namespace
 
-void HostMemory::release() {
-  ::operator delete(data_, kAlignment);
-  data_ = nullptr;
-  bytes_ = 0;
+Status Host::allocate(size_t bytes, void** memory) {
+  *memory = ::operator new(bytes, kAlignment, std::nothrow);
+  if (*memory) return {};
+  return error(StatusCode::kOutOfMemory, "out of memory: %zu bytes of scratch memory", bytes);
 }
 
-Status HostMemory::reserve(size_t bytes) {
-  if (bytes <= bytes_) return {};
-  release();
-  data_ = ::operator new(bytes, kAlignment, std::nothrow);
-  if (!data_) {
-    return error(StatusCode::kOutOfMemory, "out of memory: %zu bytes of scratch memory", bytes);
-  }
-  bytes_ = bytes;
-  return {};
-}
+void Host::release(void* memory) { ::operator delete(memory, kAlignment); }
 
-void DeviceMemory::release() {
-  cuda::release(data_);
-  data_ = nullptr;
-  bytes_ = 0;
-}
+Status OnDevice::allocate(size_t bytes, void** memory) { return cuda::allocate(bytes, memory); }
 
-Status DeviceMemory::reserve(size_t bytes) {
-  if (bytes <= bytes_) return {};
-  release();
-  Status status = cuda::allocate(bytes, &data_);
-  if (status.ok()) bytes_ = bytes;
-  return status;
-}
+void OnDevice::release(void* memory) { cuda::release(memory); }
 
 }  // namespace mipruner::c_api
