@@ -33,9 +33,9 @@ def require_clang():
 
 
 def require_googletest():
-    # Where a package puts it, or somebody who built it by hand.
-    places = ("/usr/include", "/usr/local/include")
-    require(any(Path(place, "gtest/gtest.h").exists() for place in places), "GoogleTest")
+    # Wherever the compiler finds it.
+    asked = run(tool("c++"), "-E", "-x", "c++", "-include", "gtest/gtest.h", os.devnull)
+    require(asked.returncode == 0, "GoogleTest")
 
 
 def build(folder, target, *options):

@@ -11,14 +11,9 @@
 namespace {
 
 using test::GgufBytes;
+using test::model;
 
 constexpr const char* kTable = "token_embd.weight";
-
-GgufBytes model(const std::string& architecture) {
-  GgufBytes file;
-  file.text("general.architecture", architecture);
-  return file;
-}
 
 GgufBytes mmproj(const std::string& type, const std::string& learned) {
   GgufBytes file;

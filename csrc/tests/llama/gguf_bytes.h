@@ -128,4 +128,11 @@ class GgufBytes {
   uint64_t true_tensors_ = 0;
 };
 
+// A model file that names its architecture and has nothing else yet.
+inline GgufBytes model(const std::string& architecture) {
+  GgufBytes file;
+  file.text("general.architecture", architecture);
+  return file;
+}
+
 }  // namespace test

@@ -14,14 +14,9 @@ namespace {
 using test::expect_error;
 using test::expect_ok;
 using test::GgufBytes;
+using test::model;
 
 constexpr const char* kName = "token_embd.weight";
-
-GgufBytes model(const std::string& architecture) {
-  GgufBytes file;
-  file.text("general.architecture", architecture);
-  return file;
-}
 
 GgufBytes small_model() {
   GgufBytes file = model("llama");
