@@ -10,6 +10,7 @@ namespace mipruner::c_api {
 namespace {
 
 struct Arrays {
+  // These two side by side: they are fetched together.
   float* scores;        // [rows] the relevance
   int64_t* indices;     // [rows] those chosen come first, ascending
   float* discarded;     // [rows] what a choice among some of the rows says of them
@@ -163,10 +164,9 @@ Status Chooser::run(Choice* choice) {
   if (request_.always.empty()) {
     Status status = select(problem_, place_.indices, place_.scores, core_, executor_);
     if (status.ok()) {
-      status = fetch(host_.indices, place_.indices, request_.keep * int64_t{sizeof(int64_t)});
-    }
-    if (status.ok()) {
-      status = fetch(host_.scores, place_.scores, request_.rows() * int64_t{sizeof(float)});
+      const auto* const end = reinterpret_cast<const char*>(place_.indices + request_.keep);
+      status =
+          fetch(host_.scores, place_.scores, end - reinterpret_cast<const char*>(place_.scores));
     }
     choice->kept.assign(host_.indices, host_.indices + (status.ok() ? request_.keep : 0));
     return status;

@@ -39,4 +39,11 @@ int32_t guarded(mipruner_context* context, const Work& work) noexcept {
   return report(context, status);
 }
 
+// The same for functions that need a context.
+template <class Work>
+int32_t with_context(mipruner_context* context, const Work& work) noexcept {
+  if (context) return guarded(context, work);
+  return report(nullptr, invalid("context: got NULL, allowed is one of mipruner_init"));
+}
+
 }  // namespace mipruner::c_api

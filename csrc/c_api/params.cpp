@@ -1,7 +1,6 @@
 #include "c_api/params.h"
 
 #include <algorithm>
-#include <cmath>
 #include <cstring>
 
 #include "c_api/pointer.h"
@@ -77,7 +76,7 @@ Status check_budget(const mipruner_select_params& params) {
   return {};
 }
 
-// The temperature is the core's to check.
+// Temperature and redundancy are the core's to check.
 Status check(const mipruner_select_params& params) {
   if (Status status = check_budget(params); !status.ok()) return status;
   if (Status status = check_enumerator("estimator", params.estimator, MIPRUNER_ESTIMATOR_COSINE);
@@ -86,10 +85,6 @@ Status check(const mipruner_select_params& params) {
   }
   if (Status status = check_enumerator("order", params.order, MIPRUNER_ORDER_SCORE); !status.ok()) {
     return status;
-  }
-  if (!(std::isfinite(params.redundancy) && params.redundancy >= 0)) {
-    return invalid("redundancy: got %g, allowed is a finite number >= 0",
-                   static_cast<double>(params.redundancy));
   }
   if (params.n_always_keep < 0) {
     return invalid("n_always_keep: got %lld, allowed is 0 or more",

@@ -120,9 +120,7 @@ int32_t mipruner_select(mipruner_context* context, const mipruner_view* visual,
                         int32_t* idx_out, int32_t idx_cap, float* scores_out,
                         mipruner_result* result) {
   using namespace mipruner::c_api;
-  if (!context)
-    return report(nullptr, invalid("context: got NULL, allowed is one of mipruner_init"));
-  return guarded(context, [&] {
+  return with_context(context, [&] {
     return select_rows(context, visual, text, params, {idx_out, idx_cap, scores_out, result});
   });
 }

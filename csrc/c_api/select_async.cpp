@@ -96,9 +96,7 @@ int32_t mipruner_select_async(mipruner_context* context, const mipruner_view* vi
                               const mipruner_view* text, const mipruner_select_params* params,
                               int64_t* idx_out, int32_t idx_cap, float* scores_out) {
   using namespace mipruner::c_api;
-  if (!context)
-    return report(nullptr, invalid("context: got NULL, allowed is one of mipruner_init"));
-  return guarded(context, [&] {
+  return with_context(context, [&] {
     return select_on_stream(context, visual, text, params, idx_out, idx_cap, scores_out);
   });
 }
@@ -107,9 +105,7 @@ int32_t mipruner_gather_rows_async(mipruner_context* context, void* dst, const v
                                    int64_t n_rows, size_t row_bytes, size_t src_stride,
                                    const int64_t* idx, int32_t n_idx, void* stream) {
   using namespace mipruner::c_api;
-  if (!context)
-    return report(nullptr, invalid("context: got NULL, allowed is one of mipruner_init"));
-  return guarded(context, [&] {
+  return with_context(context, [&] {
     const GatherArguments arguments = {dst, src, n_rows, row_bytes, src_stride, n_idx};
     return report(context, gather_on_stream(*context, arguments, dst, idx, stream));
   });

@@ -2,7 +2,7 @@
 //
 // An operation describes its scratch memory once, in a function that takes a Layout; with a null
 // base that function measures, with a real one it hands out the arrays. The two can therefore not
-// disagree. Sizes that no machine has do not wrap around: they measure as kTooMuch or more.
+// disagree. Sizes that no machine has do not wrap around: they measure as kTooMuch.
 #pragma once
 
 #include <algorithm>

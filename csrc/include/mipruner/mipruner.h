@@ -172,10 +172,10 @@ MIPRUNER_API bool mipruner_supports(int32_t backend, int32_t dtype, int32_t esti
 /* One sentence for a status; never NULL. */
 MIPRUNER_API const char* mipruner_status_str(int32_t status);
 
-/* levels: 1 debug, 2 info, 3 warning, 4 error. `text` is one line that ends in a newline. */
+/* levels: 1 debug, 2 info, 3 warning; errors are statuses. `text` is one line with its newline. */
 typedef void (*mipruner_log_callback)(int32_t level, const char* text, void* user_data);
 
-/* For the whole process; NULL: warnings and errors to stderr, as at the start. The callback may be
+/* For the whole process; NULL: warnings to stderr, as at the start. The callback may be
  * called from any thread that calls the library, and must not call it back. */
 MIPRUNER_API void mipruner_log_set(mipruner_log_callback callback, void* user_data);
 
