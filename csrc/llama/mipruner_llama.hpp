@@ -16,9 +16,9 @@
 //     options.select.keep_ratio = 0.25;
 //     options.layout = &layout;
 //     llama_pos n_past = 0;                               // chunks come from mtmd_tokenize()
-//     if (status.ok()) status = pruned::eval_chunks(pruner, table, options, vision, context,
-//     chunks,
-//                                                   n_past, 0, &n_past, nullptr);
+//     if (status.ok())
+//       status = pruned::eval_chunks(pruner, table, options, vision, context, chunks,
+//                                    n_past, 0, &n_past, nullptr);
 //     if (!status.ok()) std::fprintf(stderr, "%s\n", status.message.c_str());
 //
 // What it does to positions is in positions.hpp, what it must keep in row_layout.hpp. No function
