@@ -24,7 +24,8 @@ from tiny_models import (
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from mi_pruner_cuda import attach
-from mi_pruner_cuda.huggingface.models import Call, llava_images
+from mi_pruner_cuda.huggingface.call import Call
+from mi_pruner_cuda.huggingface.layout import Scene
 from mi_pruner_cuda.huggingface.template import learn_template
 
 torch.set_num_threads(1)
@@ -143,19 +144,20 @@ def test_an_unknown_column_argument_is_refused(model):
         logits(model, inputs, extra_types=torch.zeros_like(inputs["input_ids"]))
 
 
-def test_image_shapes_from_what_the_call_holds(model):
-    def shapes(**inputs):
-        found = llava_images(Call(None, inputs), model.config, 32)
-        return [(shape.tokens, shape.grid) for shape in found]
+def test_counts_from_what_the_call_holds(model):
+    def counts(**inputs):
+        scene = Scene(Call(None, inputs), model.config, model.model, torch.zeros(0), None)
+        return scene.counts("image", 32)
 
     pixels = torch.zeros(2, 3, 16, 16)
-    assert shapes(pixel_values=pixels) == [(16, (4, 4))] * 2
-    sizes = torch.tensor([[8, 16], [24, 16]])
-    assert shapes(pixel_values=pixels, image_sizes=sizes) == [(8, (2, 4)), (24, (6, 4))]
+    assert counts(pixel_values=pixels) == [16, 16]
+    assert counts(pixel_values=torch.zeros(3, 3, 16, 16)) is None  # 32 placeholders, 3 images
+    assert counts(pixel_values_videos=pixels) is None
     features = BaseModelOutputWithPooling(pooler_output=[torch.zeros(16, 4), torch.zeros(9, 4)])
-    found = shapes(mm_encoder_outputs={"image": features})
-    assert found == [(16, (4, 4)), (9, None)]
-    assert shapes() == []
+    assert counts(mm_encoder_outputs={"image": features}) == [16, 9]
+    stacked = BaseModelOutputWithPooling(pooler_output=torch.zeros(2, 16, 4))
+    assert counts(mm_encoder_outputs={"image": stacked}) == [16, 16]
+    assert counts() is None
 
 
 def test_models_that_cannot_be_pruned():
@@ -170,10 +172,6 @@ def test_models_that_cannot_be_pruned():
     for nothing in (None, torch.nn.Linear(2, 2), "llava-hf/llava-1.5-7b-hf"):
         with pytest.raises(TypeError, match="model"):
             attach(nothing, keep=0.25)
-    unknown = llava()
-    unknown.config.model_type = "llava_of_tomorrow"
-    with pytest.raises(ValueError, match=r"llava_of_tomorrow.*missing.*qwen2_5_vl"):
-        attach(unknown, keep=0.25)
     headless = llava()
     headless.model.language_model = None
     with pytest.raises(ValueError, match=r"missing.*model\.language_model"):

@@ -119,7 +119,8 @@ def test_a_text_prompt_after_a_pruned_one(model):
     assert not torch.equal(model.model.rope_deltas, deltas)
 
 
-def test_video_is_kept_whole_and_said(model):
+def test_video_beside_an_image(model):
+    """An exact count is each image's and each frame's; both answer the same question."""
     inputs = inputs_for(model, [Prompt([20, (2, 2), 30, 31])])
     video = torch.tensor([[VISION_START, *[VIDEO] * 8, VISION_END, 32]])
     ids = torch.cat([inputs["input_ids"], video], 1)
@@ -131,9 +132,11 @@ def test_video_is_kept_whole_and_said(model):
         "mm_token_type_ids": (ids == 3).int() + 2 * (ids == VIDEO).int(),
     }
     whole = logits(model, inputs)
-    with attach(model, keep=0.5) as pruner:
+    with attach(model, keep=3) as pruner:
         pruned = logits(model, inputs)
-    assert pruned.shape[1] == whole.shape[1] - 2
-    image, rest = pruner.report
-    assert (image.tokens_before, image.tokens_after, image.query) == (4, 2, [20, 30, 31, 32])
-    assert (rest.tokens_before, rest.tokens_after) == (8, 8) and "video" in rest.reason
+    assert pruned.shape[1] == whole.shape[1] - 1 - 2
+    image, film = pruner.report
+    assert (image.kind, image.grid, image.tokens_after) == ("image", (1, 2, 2), 3)
+    assert (film.kind, film.grid, film.tokens_after) == ("video", (2, 2, 2), 6)
+    assert image.query == film.query == [20, 30, 31, 32]
+    assert str(film).startswith("item 0, video 0: 8 (2 x 2 x 2) -> 6 tokens in ")

@@ -63,10 +63,22 @@ def test_info(capsys):
     lines = dict(line.split(maxsplit=1) for line in out.splitlines())
     assert lines["mi_pruner_cuda"].startswith(mi_pruner_cuda.__version__)
     assert lines["transformers"] == transformers.__version__
-    assert "llava, qwen2_5_vl" in lines["models"]
+    assert "llava, llava_next, llava_next_video" in lines["models"]
     assert torch.__version__ in out
     assert "torch.ops.mipruner" in out
     assert "available: baseline" in out
+
+
+def test_models(capsys):
+    assert main(["models"]) == 0
+    out = capsys.readouterr().out
+    for spec in mi_pruner_cuda.huggingface.MODELS.values():
+        (line,) = [
+            row for row in out.splitlines() if row.split(maxsplit=1)[:1] == [spec.model_type]
+        ]
+        assert spec.name in line and spec.notes in line
+        assert ("yes     yes" in line) == (spec.videos is not None)
+    assert "python_tests/test_model_classes.py" in out
 
 
 def test_info_without_transformers(capsys, monkeypatch):
@@ -190,7 +202,7 @@ MODELS = {
         lambda c, f: config_only(f, transformers.LlamaConfig()), ["'llama'", "no vision_config"],
     ),
     "unknown kind": (
-        lambda c, f: config_only(f, transformers.CLIPConfig()), ["'clip'", "known are llava"],
+        lambda c, f: config_only(f, transformers.CLIPConfig()), ["'clip'", "no image_token_id"],
     ),
 }  # fmt: skip
 

@@ -7,10 +7,10 @@ and matplotlib in run only, so that --help and wrong arguments are answered at o
 import argparse
 import sys
 
-from . import demo, info, prune
+from . import demo, info, models, prune
 from .errors import UserError
 
-_COMMANDS = {"demo": demo, "prune": prune, "info": info}
+_COMMANDS = {"demo": demo, "prune": prune, "models": models, "info": info}
 EXIT_MISTAKE = 2  # the user can put it right; 1 is left to exceptions with their traceback
 
 
@@ -37,7 +37,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m mi_pruner_cuda",
         description="Keeps the visual tokens that carry information about the question.",
     )
-    commands = parser.add_subparsers(title="commands", metavar="demo | prune | info", required=True)
+    commands = parser.add_subparsers(title="commands", metavar=" | ".join(_COMMANDS), required=True)
     for name, module in _COMMANDS.items():
         command = commands.add_parser(
             name,

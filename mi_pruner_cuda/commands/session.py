@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from tqdm import tqdm
 
 from .. import attach
-from ..huggingface import MODELS
+from ..huggingface.models import image_token_of
 from .errors import UserError
 
 # What transformers raises for a folder or an id that it cannot load.
@@ -205,9 +205,10 @@ def _check_config(name: str, config) -> None:
             f"model: {name} (model_type {config.model_type!r}) has no vision_config: there are no "
             "visual tokens to prune"
         )
-    if config.model_type not in MODELS:
+    if image_token_of(config) is None:
         raise UserError(
-            f"model: {name} is a {config.model_type!r}, known are {', '.join(sorted(MODELS))}"
+            f"model: {name} (model_type {config.model_type!r}) has no image_token_id: it does not "
+            "put an image's rows among those of the text"
         )
 
 

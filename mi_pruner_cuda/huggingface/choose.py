@@ -1,17 +1,19 @@
-"""Which visual columns of a batch stay: one selection per image, or one per item."""
+"""Which visual columns of a batch stay: one selection per pool of tokens that share a budget."""
 
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import torch
 
 from ..budget import Mass
 from ..selection import Selection, select
-from .models import ImageShape
 from .query import Query
 from .report import ImageReport, Report
+from .visuals import Visual
+from .words import speaks_for
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,10 @@ class Options:
     estimator: str
     positions: str
     budget: str
+    video_budget: str
     min_tokens: int
+    text_free: bool = False
+    explain: bool = False
     selector: Callable | None = None
 
     def check(self) -> None:
@@ -34,7 +39,8 @@ class Options:
                 "keep: got a tensor, allowed is a ratio in (0, 1], a count >= 1 or Mass(share)"
             )
         _choice("positions", self.positions, ("original", "renumbered"))
-        _choice("budget", self.budget, ("per-image", "pooled"))
+        _choice("budget", self.budget, ("per-image", "per-crop", "pooled"))
+        _choice("video_budget", self.video_budget, ("per-frame", "per-video"))
         if isinstance(self.min_tokens, bool) or not isinstance(self.min_tokens, int):
             raise TypeError(f"min_tokens: got {self.min_tokens!r}, allowed is an integer >= 0")
         if self.min_tokens < 0:
@@ -43,6 +49,11 @@ class Options:
             raise TypeError(
                 f"selector: got {type(self.selector).__name__}, allowed is a function of "
                 "(visual, text, keep) that returns a Selection"
+            )
+        if self.text_free and self.redundancy == 0:
+            raise ValueError(
+                "redundancy: got 0 with query=None, allowed is > 0 there: with neither text nor "
+                "redundancy nothing tells the rows apart"
             )
         # The selection checks its own arguments: let it, on two rows.
         self._select_by_information(torch.eye(2), torch.eye(2))
@@ -67,51 +78,21 @@ class Options:
 
 
 @dataclass(frozen=True)
-class Image:
-    """One image in the prompt. columns: int64 (tokens), its placeholders in the item's row."""
+class Pool:
+    """Tokens of one item that share a budget.
 
-    item: int
-    number: int
-    columns: torch.Tensor
-    shape: ImageShape
-
-
-def find_images(visual: torch.Tensor, shapes: list[ImageShape]) -> list[Image]:
-    """Deals the placeholders out to the images, in order, as the model does when it merges them.
-
-    Args:
-        visual: bool (B, L), the placeholders.
-        shapes: the images of the whole batch, in order.
-
-    Raises:
-        ValueError: the counts differ, or an image crosses from one item into the next.
+    members: the images (or one video) that they belong to, with the tokens of each, int64, counted
+        within it.
+    at_least_one: for each of these groups of places in the pool one token is kept at least.
     """
-    total, described = int(visual.sum()), sum(shape.tokens for shape in shapes)
-    if total != described:
-        raise ValueError(
-            f"images: the prompt has {total} placeholders and its {len(shapes)} images have "
-            f"{described} visual tokens; pruning needs whole images and their pixel_values"
-        )
-    items, columns = visual.nonzero(as_tuple=True)
-    images, start, numbers = [], 0, [0] * visual.shape[0]
-    for shape in shapes:
-        own = slice(start, start + shape.tokens)
-        start += shape.tokens
-        if shape.tokens == 0:
-            continue
-        item = int(items[own][0])
-        if int(items[own][-1]) != item:
-            raise ValueError(
-                f"images: an image of {shape.tokens} tokens crosses from item {item} into the next"
-            )
-        images.append(Image(item, numbers[item], columns[own], shape))
-        numbers[item] += 1
-    return images
+
+    members: list[tuple[Visual, torch.Tensor]]
+    at_least_one: list[range]
 
 
 @torch.no_grad()
 def choose(
-    images: list[Image],
+    visuals: list[Visual],
     embeddings: torch.Tensor,
     input_ids: torch.Tensor,
     real: torch.Tensor,
@@ -122,7 +103,7 @@ def choose(
     """Selects and reports.
 
     Args:
-        images: where they are.
+        visuals: images and videos, item by item.
         embeddings: (B, L, D), text and visual rows as the language model would get them.
         input_ids: int64 (B, L).
         real: bool (B, L), False for padding.
@@ -131,57 +112,141 @@ def choose(
         options: the budget and the method.
 
     Returns:
-        bool (B, L), False for columns to drop; and one report per image, or per item without
-        images.
+        bool (B, L), False for columns to drop; and one report per image or video, or per item
+        without any.
     """
     keep = torch.ones(input_ids.shape, dtype=torch.bool, device=embeddings.device)
     report = Report()
     for item in range(input_ids.shape[0]):
-        own = [image for image in images if image.item == item]
+        own = [visual for visual in visuals if visual.item == item]
         if not own:
             report.append(ImageReport(item, None, 0, 0, "no image in the prompt"))
             continue
         ids = query.ids(input_ids[item], real[item])
-        text = embed(torch.tensor(ids, device=input_ids.device)).to(embeddings)
-        for pool in [own] if options.budget == "pooled" else [[image] for image in own]:
-            report += _choose_pool(pool, embeddings[item], text, keep[item], options)
-        known = {"query": ids, "query_source": query.source}
-        report[-len(own) :] = [replace(entry, **known) for entry in report[-len(own) :]]
+        # At least one id, so that the width is known; without text its row is cut off again.
+        text = embed(torch.tensor(ids or [0], device=input_ids.device))[: len(ids)].to(embeddings)
+        drafts = [_Draft(visual) for visual in own]
+        for pool in pools(own, options):
+            _choose_pool(pool, embeddings[item], text, options, drafts)
+        for draft in drafts:
+            keep[item, draft.visual.columns.to(keep.device)] = draft.kept.to(keep.device)
+            entry = draft.report(ids, query)
+            if options.explain and ids:
+                rows = embeddings[item, draft.visual.columns.to(embeddings.device)]
+                speaking = speaks_for(rows, text, options.temperature)
+                entry = replace(entry, speaks_for=speaking)
+            report.append(entry)
     return keep, report
 
 
-def _choose_pool(pool, embeddings, text, keep, options) -> list[ImageReport]:
-    """Images that share one budget: marks dropped columns in keep (L), returns their reports."""
-    columns = torch.cat([image.columns for image in pool]).to(embeddings.device)
+def pools(visuals: list[Visual], options: Options) -> list[Pool]:
+    """Who competes with whom, of one item's images and videos."""
+    shared: list[tuple[Visual, torch.Tensor]] = []
+    found: list[Pool] = []
+    for visual in visuals:
+        content = _content(visual)
+        blocks = visual.shape.blocks or (range(visual.shape.tokens),)
+        in_blocks = [content[(content >= b.start) & (content < b.stop)] for b in blocks]
+        own_each = "per-crop" if visual.kind == "image" else "per-frame"
+        if own_each in (options.budget, options.video_budget):
+            found += [Pool([(visual, tokens)], []) for tokens in in_blocks if len(tokens)]
+        elif visual.kind == "video":
+            ends = torch.tensor([0, *map(len, in_blocks)]).cumsum(0).tolist()
+            groups = [range(a, b) for a, b in pairwise(ends) if b > a]
+            found.append(Pool([(visual, content)], groups))
+        elif options.budget == "pooled":
+            shared.append((visual, content))
+        else:
+            found.append(Pool([(visual, content)], []))
+    return found + ([Pool(shared, [])] if shared else [])
+
+
+def _content(visual: Visual) -> torch.Tensor:
+    """int64: the tokens that are not row breaks."""
+    content = torch.ones(visual.shape.tokens, dtype=torch.bool)
+    content[list(visual.shape.breaks)] = False
+    return content.nonzero()[:, 0]
+
+
+class _Draft:
+    """What becomes of one image or video, pool by pool."""
+
+    def __init__(self, visual: Visual):
+        tokens = visual.shape.tokens
+        self.visual = visual
+        self.kept = torch.ones(tokens, dtype=torch.bool)  # row breaks are in no pool
+        self.scores = torch.full((tokens,), torch.nan)
+        self.seconds = 0.0
+        self.reasons: list[str] = []
+
+    def note(self, tokens, kept, scores, seconds: float, reason: str) -> None:
+        """tokens: int64, the ones of this pool; kept, scores: of each."""
+        self.kept[tokens] = kept.cpu()
+        self.scores[tokens] = scores.cpu()
+        self.seconds += seconds
+        if reason not in self.reasons:
+            self.reasons.append(reason)
+
+    def report(self, ids: list[int], query: Query) -> ImageReport:
+        visual, shape = self.visual, self.visual.shape
+        indices = self.kept.nonzero()[:, 0]
+        breaks = [f"{len(shape.breaks)} row breaks stay"] if shape.breaks else []
+        return ImageReport(
+            item=visual.item,
+            image=visual.number,
+            kind=visual.kind,
+            tokens_before=shape.tokens,
+            tokens_after=len(indices),
+            reason="; ".join(self.reasons + breaks),
+            grid=shape.grid,
+            parts=shape.parts,
+            indices=indices,
+            scores=self.scores,
+            seconds=self.seconds,
+            query=ids,
+            words=query.words(ids),
+            query_source=query.source,
+        )
+
+
+def _choose_pool(pool: Pool, embeddings, text, options: Options, drafts: list[_Draft]) -> None:
+    """Selects within a pool and notes it in the drafts of its members."""
+    columns = torch.cat([v.columns.to(t.device)[t] for v, t in pool.members]).to(embeddings.device)
     start = time.perf_counter()
     selection = options.select(embeddings[columns], text)
-    seconds = (time.perf_counter() - start) / len(pool)
     chosen = torch.zeros(len(columns), dtype=torch.bool, device=columns.device)
     chosen[selection.indices] = True
+    represent(chosen, selection.scores, pool.at_least_one)
+    seconds = (time.perf_counter() - start) / len(pool.members)
     reason = _reason(selection, len(columns), options)
     if len(columns) <= options.min_tokens:
         chosen[:] = True
         reason = f"kept all: {len(columns)} tokens <= min_tokens = {options.min_tokens}"
-    keep[columns] = chosen
-    entries, begin = [], 0
-    for image in pool:
-        own = slice(begin, begin + image.shape.tokens)
+    begin = 0
+    for visual, tokens in pool.members:
+        own = slice(begin, begin + len(tokens))
         begin = own.stop
-        indices = chosen[own].nonzero()[:, 0]
-        entries.append(
-            ImageReport(
-                item=image.item,
-                image=image.number,
-                tokens_before=image.shape.tokens,
-                tokens_after=len(indices),
-                reason=reason,
-                grid=image.shape.grid,
-                indices=indices,
-                scores=selection.scores[own],
-                seconds=seconds,
-            )
-        )
-    return entries
+        draft = next(d for d in drafts if d.visual is visual)
+        draft.note(tokens, chosen[own], selection.scores[own], seconds, reason)
+
+
+def represent(chosen: torch.Tensor, scores: torch.Tensor, groups: list[range]) -> None:
+    """Gives every group a token, its best; for each, the worst goes that its group can spare.
+
+    Args:
+        chosen: bool (N), changed in place. There are as many afterwards, or one per group if that
+            is more.
+        scores: float32 (N), nats.
+        groups: places in chosen.
+    """
+    where = [torch.tensor(list(g), dtype=torch.long, device=chosen.device) for g in groups]
+    empty = [g for g in where if not bool(chosen[g].any())]
+    for group in empty:
+        spare = [g[chosen[g]] for g in where if int(chosen[g].sum()) > 1]
+        chosen[group[scores[group].argmax()]] = True
+        if spare:
+            candidates = torch.cat(spare)
+            chosen[candidates[scores[candidates].argmin()]] = False
 
 
 def _reason(selection: Selection, n: int, options: Options) -> str:

@@ -49,20 +49,19 @@ def kept_columns(keep: torch.Tensor, real: torch.Tensor) -> Columns:
     return Columns(torch.where(kept, index, index[:, -1:]), kept)
 
 
-def renumber(positions: torch.Tensor, kept: torch.Tensor, axes: int) -> torch.Tensor:
+def renumber(positions: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
     """Closes the gaps: positions that no kept token of the row uses on any axis are left out.
 
     Equal positions stay equal and the order stays, so a (t, h, w) grid stays a grid with its empty
     rows and columns removed. On one axis this is contiguous numbering.
 
     Args:
-        positions: int64 (B, P), or (A, B, P) where the last `axes` planes are the rotary ones.
+        positions: int64 (B, P), or (3 or 4, B, P) where the last three planes are the rotary ones.
         kept: bool (B, P); False entries get 0.
-        axes: 1 or 3.
     """
     planes = positions if positions.dim() == 3 else positions[None]
     result = planes.clone()
-    rotary = planes[-axes:] if planes.shape[0] >= axes else planes
+    rotary = planes[-3:]
     first = planes.shape[0] - rotary.shape[0]
     for b, row in enumerate(kept.to(positions.device)):
         used = rotary[:, b, row]
@@ -93,6 +92,7 @@ class CacheState:
     next_position: int64 (B), where the caller's numbering goes on.
     shift: int64 (B), what renumbering took off; 0 with original positions.
     padded: whether mask has a False, known on the host.
+    axes: 1, or 3 where a token's position is (t, h, w).
     """
 
     mask: torch.Tensor
@@ -100,6 +100,7 @@ class CacheState:
     next_position: torch.Tensor
     shift: torch.Tensor
     padded: bool
+    axes: int
 
     @property
     def width(self) -> int:
@@ -115,14 +116,14 @@ class CacheState:
         return torch.cat([self.mask.to(prior.device), prior[:, self.logical :]], dim=1)
 
 
-def following_positions(state: CacheState, physical: int, length: int, axes: int) -> torch.Tensor:
-    """Text goes on where the caller's numbering ended: int64 (B, length), or (axes, B, length).
+def following_positions(state: CacheState, physical: int, length: int) -> torch.Tensor:
+    """Text goes on where the caller's numbering ended: int64 (B, length), or (3, B, length).
 
     physical: columns in the cache now; those after the state are text.
     """
     begin = state.next_position + (physical - state.width)
     positions = begin[:, None] + torch.arange(length, device=begin.device)
-    return positions if axes == 1 else positions.expand(axes, -1, -1)
+    return positions if state.axes == 1 else positions.expand(state.axes, -1, -1)
 
 
 def split_mask(

@@ -3,58 +3,15 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
 from torch import nn
 
+from . import layout
 
-@dataclass(frozen=True)
-class ImageShape:
-    """tokens: how many placeholders; grid: (t, h, w) or (h, w) in tokens, None if unknown."""
-
-    tokens: int
-    grid: tuple[int, ...] | None = None
-
-
-@dataclass(frozen=True)
-class Call:
-    """The arguments of one forward of the vision-and-language model (not all of them are always
-    there).
-
-    input_ids: (B, L) int64.
-    inputs: every argument by name.
-    """
-
-    input_ids: torch.Tensor | None
-    inputs: dict
-
-    def features(self) -> list[torch.Tensor] | None:
-        """Rows of each image where generate has encoded them (transformers 5), else None."""
-        output = (self.inputs.get("mm_encoder_outputs") or {}).get("image")
-        rows = getattr(output, "pooler_output", None)
-        return None if rows is None else list(rows)
-
-    def check_whole(self) -> None:
-        """Refuses a chunk of a prompt: the question may lie in another.
-
-        Nothing in the call names chunked prefill; its features lack what the encoder returned
-        beside them.
-
-        Raises:
-            ValueError.
-        """
-        output = (self.inputs.get("mm_encoder_outputs") or {}).get("image")
-        if output is not None and getattr(output, "last_hidden_state", None) is None:
-            raise ValueError(
-                "mm_encoder_outputs: got image features without the encoder's last_hidden_state, "
-                "as chunked prefill makes them; pruning needs the whole prompt at once: pass "
-                "prefill_chunk_size=None, and pixel_values rather than features of your own"
-            )
-
-    def vision_tensors(self) -> list[torch.Tensor]:
-        """Which images these are: generate passes the same tensors at every step."""
-        features = self.features()
-        pixels = self.inputs.get("pixel_values")
-        return features if features is not None else [] if pixels is None else [pixels]
+# Names that classes give to the same thing, first found first.
+_BASES = ("model", "")
+_LANGUAGE_MODELS = ("language_model", "text_model")
+_IMAGE_TOKENS = ("image_token_id", "image_token_index")
+_VIDEO_TOKENS = ("video_token_id", "video_token_index")
 
 
 @dataclass(frozen=True)
@@ -62,97 +19,103 @@ class ModelSpec:
     """One row of the table.
 
     model_type: config.model_type.
-    base: path from the model to the module that merges images into the text; "" if it is the model.
-    language_model: path from the base to the decoder that runs on the merged embeddings.
-    image_token: names of the config attribute that holds the placeholder's id, first found first.
-    other_visual: config attributes of placeholders that are kept whole (video, for now).
+    name: what people call it.
+    images, videos: layouts (mi_pruner_cuda.huggingface.layout); videos is None where the class has
+        none.
     marks: config attributes of ids that are never part of a question, beside the special tokens.
-    image_shapes: (call, config, placeholders in the call) -> the shape of each image, in order.
-    position_axes: 1, or 3 where a token's position is (t, h, w).
+    one_placeholder: videos stand behind the image's id.
+    attentions: implementations of attention that the class has and that are tested.
+    notes: what to know about it.
     """
 
     model_type: str
-    image_token: tuple[str, ...]
-    image_shapes: Callable
-    base: tuple[str, ...] = ("model", "")
-    language_model: str = "language_model"
-    other_visual: tuple[str, ...] = ()
+    name: str
+    images: Callable
+    videos: Callable | None = None
     marks: tuple[str, ...] = ()
-    position_axes: int = 1
+    one_placeholder: bool = False
+    attentions: tuple[str, ...] = ("sdpa", "eager")
+    notes: str = ""
 
 
-def llava_images(call: Call, config, placeholders: int) -> list[ImageShape]:
-    """Images of the vision tower's one size, or of image_sizes (in pixels) where a tower takes any.
-
-    The row breaks of the latter (Pixtral) are text to the model, and stay.
-    """
-    vision, features = config.vision_config, call.features()
-    sizes, pixels = call.inputs.get("image_sizes"), call.inputs.get("pixel_values")
-    if sizes is not None:
-        grids = [(h // vision.patch_size, w // vision.patch_size) for h, w in sizes.tolist()]
-        return [ImageShape(h * w, (h, w)) for h, w in grids]
-    if features is not None:
-        counts = [rows.shape[0] for rows in features]
-    else:
-        images = 0 if pixels is None else pixels.shape[0]
-        counts = [placeholders // images] * images if images else []
-    side = vision.image_size // vision.patch_size
-    square = (side, side) if vision.model_type != "pixtral" else None
-    return [ImageShape(n, square if n == side * side else None) for n in counts]
-
-
-def grid_images(call: Call, config, placeholders: int) -> list[ImageShape]:
-    """Images of any size, described by image_grid_thw (in patches, before merging).
-
-    generate of transformers 5 has used the grid up when the forward comes; then only the counts are
-    known here, and the grid is read off the positions.
-    """
-    grid = call.inputs.get("image_grid_thw")
-    features = call.features()
-    if grid is None:
-        return [ImageShape(rows.shape[0]) for rows in features or []]
-    merge = config.vision_config.spatial_merge_size
-    shapes = [(t, h // merge, w // merge) for t, h, w in grid.tolist()]
-    return [ImageShape(t * h * w, (t, h, w)) for t, h, w in shapes]
-
-
+_QWEN_MARKS = ("vision_start_token_id", "vision_end_token_id", "vision_token_id")
+_GLM_MARKS = (
+    "image_start_token_id", "image_end_token_id", "video_start_token_id", "video_end_token_id",
+)  # fmt: skip
+_BREAKS = "learned row breaks stay, outside the budget"
 _TABLE = (
+    ModelSpec("llava", "LLaVA-1.5", layout.same_size_or_rows),
+    ModelSpec("llava_next", "LLaVA-NeXT", layout.any_resolution, notes=_BREAKS),
     ModelSpec(
-        model_type="llava",
-        image_token=("image_token_id", "image_token_index"),
-        image_shapes=llava_images,
+        "llava_onevision", "LLaVA-OneVision", layout.any_resolution, layout.frames_and_a_break,
+        notes=_BREAKS,
+    ),
+    ModelSpec("video_llava", "Video-LLaVA", layout.same_size, layout.frames_with_class_row),
+    ModelSpec(
+        "llava_next_video", "LLaVA-NeXT-Video", layout.any_resolution, layout.even_frames,
+        notes=_BREAKS,
+    ),
+    ModelSpec("qwen2_vl", "Qwen2-VL", layout.grids, layout.grids, _QWEN_MARKS),
+    ModelSpec("qwen2_5_vl", "Qwen2.5-VL", layout.grids, layout.grids, _QWEN_MARKS),
+    ModelSpec(
+        "qwen3_vl", "Qwen3-VL", layout.grids, layout.grids, _QWEN_MARKS,
+        notes="DeepStack planes are cut alike",
     ),
     ModelSpec(
-        model_type="qwen2_5_vl",
-        image_token=("image_token_id",),
-        image_shapes=grid_images,
-        other_visual=("video_token_id",),
-        marks=("vision_start_token_id", "vision_end_token_id", "vision_token_id"),
-        position_axes=3,
+        "qwen3_vl_moe", "Qwen3-VL-MoE", layout.grids, layout.grids, _QWEN_MARKS,
+        notes="DeepStack planes are cut alike",
     ),
-)
+    ModelSpec(
+        "internvl", "InternVL", layout.tiles_in_a_row,
+        notes="a video's frames are images of their own",
+    ),
+    ModelSpec("idefics3", "Idefics3", layout.tiles_in_rows),
+    ModelSpec(
+        "smolvlm", "SmolVLM", layout.tiles_in_rows,
+        notes="a video's frames are images of their own",
+    ),
+    ModelSpec("gemma3", "Gemma 3", layout.same_size, notes="crops are images of their own"),
+    ModelSpec("paligemma", "PaliGemma", layout.same_size),
+    ModelSpec(
+        "mistral3", "Mistral 3 (Pixtral)", layout.rows_by_break, notes="row-break tokens stay"
+    ),
+    ModelSpec(
+        "glm4v", "GLM-4V", layout.grids, layout.grids, _GLM_MARKS, one_placeholder=True,
+        notes="images and video in one call: transformers refuses them",
+    ),
+    ModelSpec("aya_vision", "Aya Vision", layout.tiles_by_mark),
+)  # fmt: skip
 MODELS = {spec.model_type: spec for spec in _TABLE}
 
 
 @dataclass(frozen=True)
 class Parts:
-    """The modules and ids of one model that pruning needs."""
+    """The modules and ids of one model that pruning needs.
+
+    video_token: None where videos stand behind the same id as images, or there are none.
+    known: False for a model that is not in the table.
+    """
 
     spec: ModelSpec
     model: nn.Module
     base: nn.Module
     language_model: nn.Module
     image_token: int
-    other_visual: frozenset[int]
+    video_token: int | None
+    known: bool
+
+    @property
+    def placeholders(self) -> frozenset[int]:
+        """Ids that stand for visual tokens."""
+        return frozenset({self.image_token, self.video_token} - {None})
 
 
 def find_parts(model) -> Parts:
-    """Looks the model up in the table.
+    """Finds what pruning needs: in the table, or by the structure that the classes share.
 
     Raises:
         TypeError: not a transformers model, or a model without vision.
-        ValueError: a vision model that the table does not know, or one without a part that it
-            needs.
+        ValueError: a vision model without a part that pruning needs.
     """
     config = getattr(model, "config", None)
     if not isinstance(model, nn.Module) or getattr(config, "model_type", None) is None:
@@ -164,33 +127,55 @@ def find_parts(model) -> Parts:
         raise TypeError(
             f"model: got {name}, which has no vision_config: there are no visual tokens to prune"
         )
-    spec = MODELS.get(config.model_type)
-    if spec is None:
-        raise ValueError(
-            f"model: got {name}; missing is its entry in mi_pruner_cuda.huggingface.MODELS, which "
-            f"knows {', '.join(sorted(MODELS))}"
-        )
-    for path in spec.base:
-        base = _submodule(model, path)
-        decoder = None if base is None else _submodule(base, spec.language_model)
-        if decoder is not None:
-            break
-    else:
-        paths = [f"{path}.{spec.language_model}".strip(".") for path in spec.base]
-        raise ValueError(
-            f"model: got {name}; missing is its language model, looked for at {', '.join(paths)}"
-        )
-    image_token = next(
-        (v for v in (getattr(config, a, None) for a in spec.image_token) if v is not None), None
-    )
+    base, decoder = _find_modules(model, name)
+    image_token = image_token_of(config)
     if image_token is None:
         raise ValueError(
-            f"model: got {name}; missing is config.{' or config.'.join(spec.image_token)}"
+            f"model: got {name}; missing is config.{' or config.'.join(_IMAGE_TOKENS)}"
         )
-    others = (getattr(config, attribute, None) for attribute in spec.other_visual)
-    return Parts(
-        spec, model, base, decoder, image_token, frozenset(v for v in others if v is not None)
+    spec = MODELS.get(config.model_type)
+    known = spec is not None
+    if not known:
+        spec = _generic(base, config, name)
+    own = spec.videos is not None and not spec.one_placeholder
+    video_token = _first(config, _VIDEO_TOKENS) if own else None
+    return Parts(spec, model, base, decoder, image_token, video_token, known)
+
+
+def image_token_of(config) -> int | None:
+    """The id that stands for an image's tokens in a prompt; None for a model without one."""
+    return _first(config, _IMAGE_TOKENS)
+
+
+def _generic(base: nn.Module, config, name: str) -> ModelSpec:
+    """A row for a model that the table does not know. Each run of placeholders is an image."""
+    if not callable(getattr(base, "get_image_features", None)):
+        raise ValueError(
+            f"model: got {name}; it is not in mi_pruner_cuda.huggingface.MODELS "
+            f"({', '.join(sorted(MODELS))}), and missing for the generic way is "
+            "get_image_features, by which classes that merge image rows into the text are known"
+        )
+    videos = layout.runs if _first(config, _VIDEO_TOKENS) is not None else None
+    return ModelSpec(config.model_type, name, layout.runs, videos, _QWEN_MARKS + _GLM_MARKS)
+
+
+def _find_modules(model: nn.Module, name: str) -> tuple[nn.Module, nn.Module]:
+    """The module that merges images into the text, and the decoder within it."""
+    paths = []
+    for base_path in _BASES:
+        base = _submodule(model, base_path)
+        for decoder_path in _LANGUAGE_MODELS:
+            decoder = None if base is None else _submodule(base, decoder_path)
+            if decoder is not None:
+                return base, decoder
+            paths.append(f"{base_path}.{decoder_path}".strip("."))
+    raise ValueError(
+        f"model: got {name}; missing is its language model, looked for at {', '.join(paths)}"
     )
+
+
+def _first(config, names: tuple[str, ...]) -> int | None:
+    return next((v for n in names if (v := getattr(config, n, None)) is not None), None)
 
 
 def _submodule(module: nn.Module, path: str) -> nn.Module | None:

@@ -15,12 +15,25 @@ import weakref
 
 import torch
 
-from .choose import Options, choose, find_images
+from . import compiled, masks, planes
+from .call import KINDS, Call
+from .choose import Options, choose
 from .columns import CacheState, kept_columns, next_positions, renumber
-from .models import Call, ImageShape, Parts, find_parts
+from .layout import Scene
+from .models import Parts, find_parts
 from .query import Query
 from .report import ImageReport, Report
-from .step import Step, cache_length, given_cache, repeated_columns, write_state
+from .step import (
+    Step,
+    cache_length,
+    given_cache,
+    holds_pruned_columns,
+    is_made,
+    physical_masks,
+    repeated_columns,
+    write_state,
+)
+from .visuals import find_visuals, placeholders
 
 # Arguments of the language model that are handled by name.
 _HANDLED = {
@@ -30,6 +43,7 @@ _HANDLED = {
     "cache",
     "past_key_values",
     "cache_position",
+    *planes.NAMES,
 }
 
 # Arguments of the vision-and-language module with a column per new token on their last axis.
@@ -43,11 +57,13 @@ def attach(
     redundancy: float = 0.0,
     temperature: float = 0.1,
     estimator: str = "specific",
-    query=None,
+    query="question",
     positions: str = "original",
     budget: str = "per-image",
+    video_budget: str = "per-frame",
     min_tokens: int = 0,
     tokenizer=None,
+    explain: bool = False,
     selector=None,
 ) -> "Pruner":
     """Prunes visual tokens in every forward and generate of the model until detach().
@@ -62,20 +78,27 @@ def attach(
     and are refused if they turn out wrong.
 
     Args:
-        model: a transformers vision-language model that mi_pruner_cuda.huggingface.MODELS knows, in
-            eval mode.
-        keep: a ratio in (0, 1], an exact count >= 1 or Mass(share), per image or per pool.
+        model: a transformers vision-language model, in eval mode: one that
+            mi_pruner_cuda.huggingface.MODELS knows, or another of the same structure, where each
+            run of placeholders counts as an image.
+        keep: a ratio in (0, 1], an exact count >= 1 or Mass(share), of whatever shares a budget.
         redundancy, temperature, estimator: as in mi_pruner_cuda.select.
-        query: None takes the question from the prompt: its tokens without visual placeholders,
-            padding and special tokens and, where the tokenizer has a chat template, without the
-            template's own. In a conversation earlier turns count as well. "all" takes every text
-            token; a text (needs tokenizer) or token ids replace the question.
+        query: "question" takes it from the prompt: its tokens without visual placeholders, padding
+            and special tokens and, where the tokenizer has a chat template, without the template's
+            own. In a conversation earlier turns count as well. "all" takes every text token;
+            another text (needs tokenizer) or token ids replace the question. None selects without
+            text, by redundancy alone (needs redundancy > 0): the kept rows then depend on the image
+            and nothing else, so that a prefix cache can keep them for every question.
         positions: "original" keeps every token's position, so that the numbers have gaps;
             "renumbered" closes the gaps.
-        budget: "per-image" gives each image its own share of at least one token, "pooled" lets the
-            images of one item compete for one share, which may leave an image with nothing.
+        budget: "per-image" gives each image, all its crops together, a share of at least one token;
+            "per-crop" gives it to each crop (tile, overview); "pooled" lets the images of one item
+            compete for one share, which may leave an image with nothing.
+        video_budget: "per-frame" gives each frame its own share; "per-video" lets the frames of a
+            video compete for one share, of at least one token per frame.
         min_tokens: images (or pools) of at most that many tokens are kept whole.
         tokenizer: the model's tokenizer or processor.
+        explain: whether the report says for which word of the question each row speaks.
         selector: None selects by mutual information; a function of (visual (N, D), text (M, D),
             keep) that returns a Selection replaces it, to compare other rules in the same place.
 
@@ -87,13 +110,14 @@ def attach(
         RuntimeError: the model already has a pruner.
     """
     options = Options(
-        keep, redundancy, temperature, estimator, positions, budget, min_tokens, selector
-    )
+        keep, redundancy, temperature, estimator, positions, budget, video_budget, min_tokens,
+        text_free=query is None, explain=explain, selector=selector,
+    )  # fmt: skip
     options.check()
     parts = find_parts(model)
     for module in (parts.model, parts.base, parts.language_model):
         for hook in module._forward_pre_hooks.values():
-            if isinstance(getattr(hook, "__self__", None), Pruner):
+            if compiled.owner(hook) is not None:
                 raise RuntimeError("model: it already has a pruner; call that one's detach() first")
     return Pruner(parts, options, Query(parts, query, tokenizer))
 
@@ -107,12 +131,14 @@ class Pruner:
         self.options = options
         self._query = query
         self._call: Call | None = None  # of the forward in progress
+        self._masks: tuple | None = None  # of that call, (B, past) and (B, L)
         self._refused: str | None = None  # why this forward must not be pruned
         self._pending: CacheState | None = None  # to be noted on the cache after the language model
         self._prompt: _Prompt | None = None  # the latest one without a cache
         self._handles = []
         try:
             self._register()
+            compiled.forget(parts.model)
         except BaseException:
             self.detach()
             raise
@@ -125,14 +151,18 @@ class Pruner:
             self._before(parts.model, self._note_outputs)
             self._after(parts.model, self._forget_outputs)
         self._before(parts.language_model, self._prune)
-        self._handles.append(parts.language_model.register_forward_hook(self._note_cache))
+        self._after(parts.language_model, self._note_cache, always=False)
 
     def _before(self, module, hook) -> None:
-        self._handles.append(module.register_forward_pre_hook(hook, with_kwargs=True))
+        self._handles.append(
+            module.register_forward_pre_hook(compiled.outside(hook), with_kwargs=True)
+        )
 
-    def _after(self, module, hook) -> None:
-        # always_call: a forward that raises must not leave its call noted.
-        self._handles.append(module.register_forward_hook(hook, always_call=True))
+    def _after(self, module, hook, always: bool = True) -> None:
+        # always: a forward that raises must not leave its call noted.
+        self._handles.append(
+            module.register_forward_hook(compiled.outside(hook), always_call=always)
+        )
 
     def detach(self) -> None:
         """Removes the hooks: the model is as before. May be called again.
@@ -140,9 +170,11 @@ class Pruner:
         A cache that was filled while attached keeps its pruned columns; do not continue it without
         the pruner.
         """
+        if self._handles:
+            compiled.forget(self.parts.model)
         while self._handles:
             self._handles.pop().remove()
-        self._call = self._refused = self._pending = self._prompt = None
+        self._call = self._masks = self._refused = self._pending = self._prompt = None
 
     def __enter__(self) -> "Pruner":
         return self
@@ -181,11 +213,39 @@ class Pruner:
         for name in _CUT if repeated else ():
             if inputs.get(name) is not None:
                 inputs[name] = inputs[name][..., repeated:]
-        self._call = Call(inputs.get("input_ids"), inputs)
-        return ((), inputs) if repeated else None
+        self._call = call = Call(inputs.get("input_ids"), inputs)
+        changed = repeated > 0
+        if call.input_ids is not None and self._concerns(call):
+            changed |= self._make_mask_plain(call)
+        return ((), inputs) if changed else None
+
+    def _concerns(self, call: Call) -> bool:
+        """Whether there is something to prune or something pruned."""
+        return holds_pruned_columns(call.inputs) or any(map(call.brings, KINDS))
+
+    def _make_mask_plain(self, call: Call) -> bool:
+        """Replaces a mask that is not (B, past + L) over physical columns by one that is.
+
+        Whoever makes masks for attention from it, this module or its language model, then makes the
+        right ones.
+
+        Returns:
+            Whether it was replaced.
+        """
+        inputs, ids = call.inputs, call.input_ids
+        self._masks = physical_masks(inputs, *ids.shape, ids.device)
+        given = inputs.get("attention_mask")
+        whole = torch.cat(self._masks, dim=1)
+        if given is None and bool(whole.all()):
+            return False
+        plain = isinstance(given, torch.Tensor) and given.shape == whole.shape
+        if plain and torch.equal(given.bool().to(whole.device), whole):
+            return False
+        inputs["attention_mask"] = whole.long()
+        return True
 
     def _forget_call(self, *_) -> None:
-        self._call = self._pending = None
+        self._call = self._masks = self._pending = None
 
     def _note_cache(self, module, args, output) -> None:
         """After the language model."""
@@ -203,13 +263,13 @@ class Pruner:
         if inputs.get("inputs_embeds") is None:
             return None
         given = self._call is None or self._call.inputs.get("position_ids") is not None
-        step = Step(inputs, self.parts.spec.position_axes, given)
+        step = Step(inputs, given, self._masks)
         keep = self._select(step)
         if keep is not None and not bool(keep.all()):
             if self._refused is not None:
                 raise ValueError(self._refused)
             _check_unknown(inputs)
-            changed = self._pruned_inputs(step, keep)
+            changed = self._pruned_inputs(inputs, step, keep)
         elif step.state is not None:
             changed = step.continued_inputs()
         else:
@@ -226,23 +286,23 @@ class Pruner:
             return None
         if step.past > 0 and not call.vision_tensors():
             return None  # decoding; a generated placeholder is text
-        visual = call.input_ids == self.parts.image_token
-        if not bool(visual.any()):
+        if not any(bool(v.any()) for v in placeholders(call, self.parts).values()):
             if step.past == 0:
                 self._prompt = None
                 self.report = Report(
                     ImageReport(item, None, 0, 0, "no image in the prompt")
-                    for item in range(visual.shape[0])
+                    for item in range(call.input_ids.shape[0])
                 )
-                self._report_other_visual(call.input_ids)
             return None
         if step.past == 0 and self._prompt is not None and self._prompt.goes_on_in(call):
             # Without a cache each step repeats the prompt: what was generated since is no question.
             return self._prompt.extend(call)
         call.check_whole()
-        images = find_images(visual, self._shapes(call, visual, step.positions))
+        scene = Scene(
+            call, self.parts.model.config, self.parts.base, step.embeddings, step.positions
+        )
         keep, self.report = choose(
-            images,
+            find_visuals(scene, self.parts),
             step.embeddings.detach(),
             call.input_ids,
             step.real,
@@ -250,30 +310,10 @@ class Pruner:
             self.parts.model.get_input_embeddings(),
             self.options,
         )
-        self._report_other_visual(call.input_ids)
         self._prompt = _Prompt(call, keep) if step.past == 0 else None
         return keep
 
-    def _report_other_visual(self, ids: torch.Tensor) -> None:
-        """Says so where a prompt has visual tokens that stay whole."""
-        for token in self.parts.other_visual:
-            for item, count in enumerate((ids == token).sum(1).tolist()):
-                if count:
-                    self.report.add_whole(item, count)
-
-    def _shapes(self, call: Call, visual: torch.Tensor, positions) -> list[ImageShape]:
-        """The table's shapes, with grids that the call does not state read off the positions."""
-        placeholders = int(visual.sum())
-        shapes = self.parts.spec.image_shapes(call, self.parts.model.config, placeholders)
-        if sum(shape.tokens for shape in shapes) != placeholders:
-            return shapes  # find_images says it
-        if self.parts.spec.position_axes == 1 or positions is None or positions.dim() != 3:
-            return shapes
-        planes = positions[-3:].expand(3, *visual.shape)[:, visual.to(positions.device)]
-        per_image = planes.split([shape.tokens for shape in shapes], dim=1)
-        return [_with_grid(shape, own) for shape, own in zip(shapes, per_image, strict=True)]
-
-    def _pruned_inputs(self, step: Step, keep: torch.Tensor) -> dict:
+    def _pruned_inputs(self, inputs: dict, step: Step, keep: torch.Tensor) -> dict:
         """The language model's new arguments for a call whose columns are pruned."""
         columns = kept_columns(keep, step.real)
         attended = columns.kept & columns.values(step.real)
@@ -283,7 +323,7 @@ class Pruner:
         positions = columns.values(given) - shift[:, None]
         if self.options.positions == "renumbered":
             gapped = next_positions(positions, attended)
-            positions = renumber(positions, attended, self.parts.spec.position_axes)
+            positions = renumber(positions, attended)
             shift = shift + gapped - next_positions(positions, attended)
         if positions.dim() == 3 and positions.shape[0] == 4:
             # The plane before (t, h, w) numbers tokens, only to tell packed sequences apart.
@@ -295,16 +335,33 @@ class Pruner:
             next_position=next_positions(given, step.real),
             shift=shift,
             padded=not bool(mask.all()),
+            axes=3 if positions.dim() == 3 else 1,
         )
         if not self._pending.padded:
             _check_flash(self.parts.language_model.config, positions)
+        embeddings = columns.rows(step.embeddings)
         return {
-            "inputs_embeds": columns.rows(step.embeddings),
+            "inputs_embeds": embeddings,
             "position_ids": positions,
+            "attention_mask": self._attention_mask(inputs, step, columns, embeddings, mask),
+            **planes.cut_planes(inputs, columns),
+        }
+
+    def _attention_mask(self, inputs: dict, step: Step, columns, embeddings, mask):
+        """What the language model gets to mask the pruned columns; mask: bool (B, past + P)."""
+        if not is_made(inputs.get("attention_mask")):
             # Explicit even if it is all ones: without a mask transformers 5 takes a gap between
             # positions for the border between packed sequences.
-            "attention_mask": mask.long(),
-        }
+            return mask.long()
+        return masks.remake(
+            self.parts.base,
+            self.parts.model.config,
+            inputs,
+            masks.token_types(self._call.inputs),
+            torch.cat([step.cached_mask, step.real], dim=1),
+            (embeddings, mask),
+            columns,
+        )
 
 
 class _Prompt:
@@ -338,14 +395,6 @@ def _named(module, args: tuple, kwargs: dict) -> dict:
     if not args:
         return dict(kwargs)
     return {**dict(zip(inspect.signature(module.forward).parameters, args, strict=False)), **kwargs}
-
-
-def _with_grid(shape: ImageShape, positions: torch.Tensor) -> ImageShape:
-    """positions: (3, tokens). Kept as it is if the distinct (t, h, w) do not make a full grid."""
-    if shape.grid is not None:
-        return shape
-    t, h, w = (len(axis.unique()) for axis in positions)
-    return ImageShape(shape.tokens, (t, h, w)) if t * h * w == shape.tokens else shape
 
 
 def _check_flash(config, positions: torch.Tensor) -> None:

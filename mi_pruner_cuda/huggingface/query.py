@@ -15,6 +15,7 @@ class Query:
     """Finds the question in a row of input_ids, or holds the one that the user gave.
 
     source: in words, where the token ids come from.
+    text_free: True where no text is wanted at all.
     """
 
     def __init__(self, parts: Parts, query, processor):
@@ -22,22 +23,28 @@ class Query:
 
         Args:
             parts: the model.
-            query: None (the question's own tokens), "all" (every text token), a text, or token ids.
+            query: "question" (the question's own tokens), "all" (every text token), another text,
+                token ids, or None (no text).
             processor: a tokenizer, a processor with a tokenizer, or None.
 
         Raises:
             TypeError, ValueError: naming the argument.
         """
-        self._placeholders = parts.other_visual | {parts.image_token}
+        self._placeholders = parts.placeholders
         tokenizer = getattr(processor, "tokenizer", processor)
         if processor is not None and not callable(tokenizer):
             raise TypeError(
                 f"tokenizer: got {type(processor).__name__}, allowed is a tokenizer or a processor"
             )
         self._given = None
+        self._tokenizer = tokenizer
+        self.text_free = query is None
         self._special = _special_ids(parts, tokenizer) | self._placeholders
         self._template = None
         if query is None:
+            self._given = []
+            self.source = "no text: the kept rows do not depend on the question"
+        elif isinstance(query, str) and query == "question":
             if tokenizer is not None:
                 self._template = learn_template(processor, tokenizer, self._special)
             self.source = _describe(tokenizer, self._template)
@@ -50,6 +57,10 @@ class Query:
         else:
             self._given = _check_ids(query, parts.model)
             self.source = "query= token ids"
+
+    def words(self, ids: list[int]) -> list[str]:
+        """Each id as text; [] without a tokenizer."""
+        return [] if self._tokenizer is None else [self._tokenizer.decode([i]) for i in ids]
 
     def ids(self, row: torch.Tensor, real: torch.Tensor) -> list[int]:
         """The question's token ids.
@@ -124,7 +135,9 @@ def _tokenize(text: str, tokenizer) -> list[int]:
 
 def _check_ids(query, model) -> list[int]:
     if not isinstance(query, Iterable):
-        raise TypeError(f'query: got {query!r}, allowed is None, "all", a text or token ids')
+        raise TypeError(
+            f'query: got {query!r}, allowed is None, "question", "all", a text or token ids'
+        )
     ids = query.tolist() if hasattr(query, "tolist") else list(query)
     if not ids:
         raise ValueError("query: the question is empty: got no token ids")

@@ -18,15 +18,15 @@ class Step:
     past, logical: columns in the cache, physical and logical.
     """
 
-    def __init__(self, inputs: dict, axes: int, caller_gave_positions: bool):
+    def __init__(self, inputs: dict, caller_gave_positions: bool, masks=None):
+        """masks: what physical_masks found out about the call, where it was asked."""
+        self._inputs = inputs
         self.embeddings = inputs["inputs_embeds"]
         self.positions = inputs.get("position_ids")
         self.batch, self.length = self.embeddings.shape[:2]
-        self._axes = axes
         self._caller_gave_positions = caller_gave_positions
-        self._mask = inputs.get("attention_mask")
         cache = given_cache(inputs)
-        self._compilable = bool(getattr(cache, "is_compileable", False))
+        self._given_masks = masks
         self.past = cache_length(cache)
         self.state = _read_state(cache, self.past, self.batch)
         state = self.state
@@ -34,26 +34,19 @@ class Step:
 
     @cached_property
     def _masks(self) -> tuple[torch.Tensor, torch.Tensor]:
-        mask = self._mask
-        plain = isinstance(mask, torch.Tensor) and mask.dim() == 2
-        if self.state is not None and self._compilable and not plain:
-            # generate prepared it for a static cache from logical columns: it cannot be cut, only
-            # made anew. What follows a prompt in generate is never padding.
-            mask = None
-        return split_mask(
-            mask, self.batch, self.logical, self.length, self.embeddings.device, self._compilable
-        )
+        if self._given_masks is not None:
+            return self._given_masks
+        return physical_masks(self._inputs, self.batch, self.length, self.embeddings.device)
 
     @property
     def real(self) -> torch.Tensor:
         """Bool (B, L), False for padding among the new columns."""
         return self._masks[1]
 
-    @cached_property
+    @property
     def cached_mask(self) -> torch.Tensor:
         """Bool (B, past) over the cache's columns."""
-        prior = self._masks[0]
-        return prior if self.state is None else self.state.physical_mask(prior)
+        return self._masks[0]
 
     @cached_property
     def shift(self) -> torch.Tensor:
@@ -66,7 +59,7 @@ class Step:
         """(.., B, L) in the caller's numbering, made up where there are none."""
         if self.state is not None and (self.positions is None or not self._caller_gave_positions):
             # The model would count on from the cache's length, which pruning made shorter.
-            return following_positions(self.state, self.past, self.length, self._axes)
+            return following_positions(self.state, self.past, self.length)
         if self.positions is None:
             device = self.embeddings.device
             count = torch.arange(self.past, self.past + self.length, device=device)
@@ -79,7 +72,9 @@ class Step:
         """The language model's new arguments where whole columns join a pruned cache."""
         positions = self.caller_positions()
         changed = {"position_ids": positions - self.shift[:, None].to(positions.device)}
-        if self._mask is not None or self.state.padded:
+        mask = self._inputs.get("attention_mask")
+        # One that the model has made already was made from the physical columns.
+        if (mask is not None or self.state.padded) and not is_made(mask):
             changed["attention_mask"] = torch.cat([self.cached_mask, self.real], dim=1).long()
         return changed
 
@@ -94,6 +89,35 @@ class Step:
                 f"{int(expected[0])}; it stands for {self.logical} tokens in {self.past} columns. "
                 "Pass only the tokens after those, or start without the cache"
             )
+
+
+def is_made(mask) -> bool:
+    """Whether a mask has a row per token already, alone or in a dict of layer types."""
+    return isinstance(mask, dict) or (isinstance(mask, torch.Tensor) and mask.dim() != 2)
+
+
+def holds_pruned_columns(inputs: dict) -> bool:
+    """Whether the cache among a module's arguments was pruned."""
+    return getattr(given_cache(inputs), _STATE, None) is not None
+
+
+def physical_masks(
+    inputs: dict, batch: int, length: int, device
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Bool (batch, past) over the cache's columns and bool (batch, length) over the new ones, from
+    the caller's mask over logical columns.
+    """
+    mask, cache = inputs.get("attention_mask"), given_cache(inputs)
+    compilable = bool(getattr(cache, "is_compileable", False))
+    past = cache_length(cache)
+    state = _read_state(cache, past, batch)
+    if state is not None and compilable and is_made(mask):
+        # generate prepared it for a static cache from logical columns: it cannot be cut, only
+        # made anew. What follows a prompt in generate is never padding.
+        mask = None
+    logical = past if state is None else state.logical_length(past)
+    prior, real = split_mask(mask, batch, logical, length, device, compilable)
+    return (prior if state is None else state.physical_mask(prior)), real
 
 
 def repeated_columns(inputs: dict) -> int:
@@ -122,7 +146,8 @@ def repeated_columns(inputs: dict) -> int:
 def _starts(positions, column: int, state: CacheState, past: int):
     """int64 (B) twice: the position at a column, and the one at which the cache goes on."""
     plane = positions if positions.dim() == 2 else positions[-1]
-    expected = following_positions(state, past, 1, 1)[:, 0].to(plane.device)
+    expected = following_positions(state, past, 1)[..., 0].to(plane.device)
+    expected = expected if expected.dim() == 1 else expected[-1]
     return plane[:, column].expand_as(expected), expected
 
 

@@ -1,0 +1,37 @@
+"""models: the table of models that attach knows, and what is tested of each."""
+
+import importlib.util
+
+from .errors import UserError
+
+HELP = "prints the models that attach knows, and what is tested of each"
+_ROW = "{:<17} {:<20} {:<7} {:<7} {:<12} {}"
+
+
+def add_arguments(parser) -> None:
+    """None."""
+
+
+def run(arguments) -> None:
+    """Prints one line per model."""
+    for package in ("torch", "transformers"):
+        if importlib.util.find_spec(package) is None:
+            raise UserError(f"needs {package}: pip install 'mi_pruner_cuda[transformers]'")
+    from ..huggingface import MODELS
+
+    print(_ROW.format("model_type", "name", "images", "videos", "attention", "notes").rstrip())
+    for spec in MODELS.values():
+        videos = "yes" if spec.videos else "-"
+        attention = ", ".join(spec.attentions)
+        line = _ROW.format(spec.model_type, spec.name, "yes", videos, attention, spec.notes)
+        print(line.rstrip())
+    print(
+        "\nTested on each, with random weights, in both kinds of attention named: keep = 1.0 changes "
+        "no bit;\nkeep = 0.25 equals a run gathered by hand (embeddings, positions, masks, "
+        "DeepStack); generation with\na cache, dynamic or static, equals generation without; beams "
+        "and sampling; a batch equals its items;\ndetach restores the model. "
+        "python_tests/test_model_classes.py\n"
+        "Another model works if it puts image rows in the place of config.image_token_id before it "
+        "calls\nmodel.language_model: each run of placeholders is then an image. Else attach says "
+        "what is missing."
+    )

@@ -1,0 +1,63 @@
+"""One forward of the vision-and-language module, as the hook before it sees it."""
+
+from dataclasses import dataclass
+
+import torch
+
+KINDS = ("image", "video")
+_PIXELS = {"image": ("pixel_values", "pixel_values_images"), "video": ("pixel_values_videos",)}
+
+
+@dataclass(frozen=True)
+class Call:
+    """The arguments of one forward (not all of them are always there).
+
+    input_ids: (B, L) int64.
+    inputs: every argument by name.
+    """
+
+    input_ids: torch.Tensor | None
+    inputs: dict
+
+    def pixels(self, kind: str) -> torch.Tensor | None:
+        """Pixels of all images or videos."""
+        return next((v for n in _PIXELS[kind] if (v := self.inputs.get(n)) is not None), None)
+
+    def features(self, kind: str) -> list[torch.Tensor] | None:
+        """Rows of each image, tile or video where generate has encoded them (transformers 5)."""
+        rows = getattr(self._encoded(kind), "pooler_output", None)
+        return None if rows is None else list(rows)
+
+    def brings(self, kind: str) -> bool:
+        """Whether images or videos come with the call."""
+        return self._encoded(kind) is not None or self.pixels(kind) is not None
+
+    def check_whole(self) -> None:
+        """Refuses a chunk of a prompt: the question may lie in another.
+
+        Nothing in the call names chunked prefill; its features lack what the encoder returned
+        beside them.
+
+        Raises:
+            ValueError.
+        """
+        for kind in KINDS:
+            output = self._encoded(kind)
+            if output is not None and getattr(output, "last_hidden_state", None) is None:
+                raise ValueError(
+                    f"mm_encoder_outputs: got {kind} features without the encoder's "
+                    "last_hidden_state, as chunked prefill makes them; pruning needs the whole "
+                    "prompt at once: pass prefill_chunk_size=None, and pixels rather than features "
+                    "of your own"
+                )
+
+    def vision_tensors(self) -> list[torch.Tensor]:
+        """Which images and videos these are: generate passes the same tensors at every step."""
+        found: list[torch.Tensor] = []
+        for kind in KINDS:
+            features, pixels = self.features(kind), self.pixels(kind)
+            found += features if features is not None else [] if pixels is None else [pixels]
+        return found
+
+    def _encoded(self, kind: str):
+        return (self.inputs.get("mm_encoder_outputs") or {}).get(kind)

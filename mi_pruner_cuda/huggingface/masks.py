@@ -1,0 +1,104 @@
+"""Attention masks that a model made from the unpruned prompt, made anew for the pruned one.
+
+Most models hand a (batch, length) mask to their language model, which makes what it needs. Some
+make the masks themselves, because image tokens see each other in both directions (Gemma 3) or the
+whole prompt does (PaliGemma): what the language model gets then has a row and a column per token.
+Such a class has a function of its own for it, create_masks_for_generate, which generate calls.
+"""
+
+import sys
+
+import torch
+
+from .step import given_cache
+
+_TYPES = ("token_type_ids", "mm_token_type_ids")
+
+
+def remake(base, config, inputs: dict, types: dict, old: torch.Tensor, new, columns):
+    """The model's own masks for pruned columns.
+
+    Args:
+        base: the vision-and-language module.
+        config: the model's.
+        inputs: the language model's arguments, unpruned; attention_mask is made already.
+        types: token_type_ids and the like of the call, (B, L).
+        old: bool (B, past + L), what the given masks were made from.
+        new: (inputs_embeds (B, P, D), bool (B, past + P)) of the pruned columns.
+        columns: the pruned ones (columns.Columns).
+
+    Raises:
+        ValueError: the class's function does not give the masks that the language model got, so it
+            would not give the right ones for pruned columns either.
+    """
+    make = _maker(base)
+    cache, given = given_cache(inputs), inputs["attention_mask"]
+    embeddings, mask = new
+    # A later turn of PaliGemma is causal: its masks are then made without token types.
+    for known in (types, {}) if types else ({},):
+        again = make(config, inputs["inputs_embeds"], old, cache, known)
+        if _equal(again, given):
+            pruned = {name: columns.values(value) for name, value in known.items()}
+            return make(config, embeddings, mask, cache, pruned)
+    raise ValueError(
+        f"attention_mask: the language model got a {_describe(given)} with a row per token; "
+        f"missing is how {type(base).__name__} makes it"
+    )
+
+
+def token_types(inputs: dict) -> dict:
+    """Those among the arguments of the vision-and-language module."""
+    return {n: inputs[n] for n in _TYPES if isinstance(inputs.get(n), torch.Tensor)}
+
+
+def _maker(base):
+    """(config, embeddings, mask, cache, types) -> masks."""
+    own = _own_function(base)
+
+    def make(config, embeddings, mask, cache, types):
+        arguments = {
+            "config": config,
+            "inputs_embeds": embeddings,
+            "attention_mask": mask.long(),
+            "cache": cache,
+            "position_ids": None,
+        }
+        if own is not None:
+            return own(**arguments, **types)
+        from transformers.masking_utils import create_masks_for_generate
+
+        return create_masks_for_generate(**arguments)
+
+    return make
+
+
+def _own_function(base):
+    """create_masks_for_generate of the class with a head in the module where base is defined."""
+    for model_class in vars(sys.modules[type(base).__module__]).values():
+        own = vars(model_class).get("create_masks_for_generate") if _is_class(model_class) else None
+        if own is not None and getattr(model_class, "config_class", None) is type(base.config):
+            return model_class.create_masks_for_generate
+    return None
+
+
+def _is_class(value) -> bool:
+    return isinstance(value, type)
+
+
+def _equal(a, b) -> bool:
+    if isinstance(a, dict) or isinstance(b, dict):
+        return (
+            isinstance(a, dict)
+            and isinstance(b, dict)
+            and a.keys() == b.keys()
+            and all(_equal(a[name], b[name]) for name in a)
+        )
+    if a is None or b is None:
+        return a is b
+    return a.shape == b.shape and a.dtype == b.dtype and torch.equal(a, b.to(a.device))
+
+
+def _describe(mask) -> str:
+    if isinstance(mask, dict):
+        return f"dict of {', '.join(map(str, mask))}"
+    return f"{tuple(mask.shape)} mask"
