@@ -14,8 +14,9 @@ from .budget import Mass, keep_count
 from .selection import Selection, select
 
 if TYPE_CHECKING:
-    from . import numpy, ops, reference
+    from . import distributed, engine, numpy, ops, reference
     from .c_library import get_cmake_dir, get_include, get_library_dir
+    from .html_report import write_html
     from .huggingface import attach
     from .plotting import plot
 
@@ -26,6 +27,9 @@ _LAZY = {
     "get_include": "c_library",
     "get_library_dir": "c_library",
     "plot": "plotting",
+    "write_html": "html_report",
+    "distributed": "",
+    "engine": "",
     "numpy": "",
     "ops": "",
     "reference": "",
@@ -36,6 +40,8 @@ __all__ = [
     "Selection",
     "__version__",
     "attach",
+    "distributed",
+    "engine",
     "get_cmake_dir",
     "get_include",
     "get_library_dir",
@@ -45,6 +51,7 @@ __all__ = [
     "plot",
     "reference",
     "select",
+    "write_html",
 ]
 
 

@@ -90,7 +90,7 @@ def select(
         )
         indices = indices[: min(k, n)]
     return Selection(
-        indices, scores, indices.shape[0], _reason(keep, k, n, text, text_mask, estimator)
+        indices, scores, indices.shape[0], reason_for(keep, k, n, text, text_mask, estimator)
     )
 
 
@@ -110,7 +110,7 @@ def _select_batch(visual, text, keep, visual_mask, text_mask, redundancy, option
         else:
             kept = (indices >= 0).sum(1).tolist()
         return Selection(
-            indices, scores, kept, _reason(keep, k, n, text, text_mask, options["estimator"])
+            indices, scores, kept, reason_for(keep, k, n, text, text_mask, options["estimator"])
         )
     # A ratio of unequal lengths keeps unequal counts: one item at a time, then padded to one width.
     items = [
@@ -180,7 +180,8 @@ def _row_count(visual, visual_mask) -> int:
     return visual.shape[0] if visual_mask is None else int(visual_mask.sum())
 
 
-def _reason(keep, k, n, text, text_mask, estimator) -> str:
+def reason_for(keep, k, n, text, text_mask, estimator) -> str:
+    """What a selection of k among n rows has to say."""
     words = text.shape[-2] if text_mask is None or text_mask.dim() > 1 else int(text_mask.sum())
     if n == 0:
         return "there are no rows to keep"

@@ -5,6 +5,14 @@ import importlib.util
 from .errors import UserError
 
 HELP = "prints the models that attach knows, and what is tested of each"
+_TESTED = """
+Tested on each, with random weights, in both kinds of attention: keep = 1.0 changes no bit;
+keep = 0.25 equals a run gathered by hand (embeddings, positions, masks, DeepStack); generation with
+a cache, dynamic or static, equals generation without; beams and sampling; a batch equals its items;
+detach restores the model. python_tests/test_model_classes.py
+Another model works if it puts image rows in the place of config.image_token_id before it calls
+model.language_model: each run of placeholders is then an image. Else attach says what is missing.\
+"""
 _ROW = "{:<17} {:<20} {:<7} {:<7} {:<12} {}"
 
 
@@ -25,13 +33,4 @@ def run(arguments) -> None:
         attention = ", ".join(spec.attentions)
         line = _ROW.format(spec.model_type, spec.name, "yes", videos, attention, spec.notes)
         print(line.rstrip())
-    print(
-        "\nTested on each, with random weights, in both kinds of attention named: keep = 1.0 changes "
-        "no bit;\nkeep = 0.25 equals a run gathered by hand (embeddings, positions, masks, "
-        "DeepStack); generation with\na cache, dynamic or static, equals generation without; beams "
-        "and sampling; a batch equals its items;\ndetach restores the model. "
-        "python_tests/test_model_classes.py\n"
-        "Another model works if it puts image rows in the place of config.image_token_id before it "
-        "calls\nmodel.language_model: each run of placeholders is then an image. Else attach says "
-        "what is missing."
-    )
+    print(_TESTED)

@@ -72,6 +72,9 @@ def attach(
     generate reads, the ones before no longer line up with input_ids. An integer logits_to_keep
     counts from the end and works; labels and a tensor of logits_to_keep are refused.
 
+    A compiled model works, whether it was compiled before or after: attach and detach have
+    everything that torch.compile made in this process made again at its next call.
+
     A cache knows that it is pruned: later steps and turns on it go on correctly while the pruner is
     attached, and new images in them are pruned too. Chunked prefill is refused. Assisted decoding
     works where guessing begins after the prefill; guesses within it count as part of the question,
@@ -138,7 +141,7 @@ class Pruner:
         self._handles = []
         try:
             self._register()
-            compiled.forget(parts.model)
+            compiled.forget()
         except BaseException:
             self.detach()
             raise
@@ -171,7 +174,7 @@ class Pruner:
         the pruner.
         """
         if self._handles:
-            compiled.forget(self.parts.model)
+            compiled.forget()
         while self._handles:
             self._handles.pop().remove()
         self._call = self._masks = self._refused = self._pending = self._prompt = None
