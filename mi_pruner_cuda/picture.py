@@ -57,6 +57,18 @@ def visible_box(picture: Image.Image, processor) -> tuple[int, int, int, int]:
     return left, top, left + width, top + height
 
 
+def crop_fractions(picture: Image.Image, box) -> Image.Image:
+    """The part of a picture that a box of fractions covers, at least one pixel.
+
+    Args:
+        picture: any.
+        box: (left, top, right, bottom) in [0, 1], of width and height.
+    """
+    left, top = (min(round(f * n), n - 1) for f, n in zip(box[:2], picture.size, strict=True))
+    right, bottom = (round(f * n) for f, n in zip(box[2:], picture.size, strict=True))
+    return picture.crop((left, top, max(right, left + 1), max(bottom, top + 1)))
+
+
 def _open(path: Path) -> Image.Image:
     if not path.is_file():
         raise FileNotFoundError(f"image: there is no file {path}")

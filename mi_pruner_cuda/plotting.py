@@ -1,6 +1,6 @@
 """plot: what was kept of a picture, and what every part of it has to say about the question.
 
-One row per image:
+One row per image, crop of an image or frame of a video:
 1. the picture as the model sees it;
 2. the same, with dropped patches dimmed and the kept ones outlined;
 3. the heat map of mutual information, with the same outline.
@@ -9,9 +9,7 @@ Everything goes through a Figure with an Agg canvas of its own: pyplot's state a
 the caller chose are left alone.
 """
 
-import math
-import os
-from dataclasses import dataclass
+import textwrap
 
 import numpy as np
 from matplotlib import colormaps
@@ -21,40 +19,35 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from .picture import to_picture, visible_box
-from .selection import Selection
+from .output_path import check_output, check_text, unwritable
+from .panels import DIM, Drawing, Panel, cell_of, drawings
 
 _OUTLINE = "#ffb000"  # orange: stands out on the dimmed picture and on the heat map alike
 _HEAT = "viridis"
-_DIM = 0.35  # brightness that a dropped patch keeps; its colour goes as well
-_LONGEST_SIDE = 1024  # pixels: larger pictures are drawn smaller
 _PANEL = 3.3  # inches
 
 
-@dataclass(frozen=True)
-class _Panel:
-    """One image: its name, uint8 pixels (H, W, 3), kept (h, w), scores (h, w) in nats or None."""
-
-    name: str
-    pixels: np.ndarray
-    kept: np.ndarray
-    scores: np.ndarray | None
-
-
-def plot(image, report, path=None, *, question=None, answer=None, grid=None, processor=None):
+def plot(
+    image, report, path=None, *, question=None, answer=None, grid=None, processor=None, max_parts=16
+):
     """Draws what was kept over the picture, and the mutual information behind it.
 
     Args:
         image: a picture, or a list of them, one per image of the report in its order: Pillow
-            images, paths, or arrays as picture.to_picture takes them.
+            images, paths, or arrays as picture.to_picture takes them. A video's picture is the
+            list of its frames (or an array (T, H, W, 3)): as many as the report has, or a multiple
+            of it where the model merges frames; the first of those that were merged is drawn.
         report: pruner.report, a list of ImageReport, one ImageReport or a Selection of one image.
         path: where to save the figure, in a format of Agg (.png, .jpg, ...), PDF or SVG; None does
             not save.
         question: shown above the pictures.
         answer: shown beside the question.
-        grid: (h, w) of the tokens; needed for a Selection, and for a report that does not know it.
+        grid: (h, w) of the tokens, or (t, h, w) of a video; needed for a Selection, and for a
+            report that does not know it.
         processor: the model's processor. If it crops pictures, as CLIP's does, the same part is
             drawn; without it the tokens are taken to cover the whole picture.
+        max_parts: at most so many crops of one image or frames of one video are drawn, evenly
+            spread; the figure says which.
 
     Returns:
         matplotlib.figure.Figure.
@@ -66,16 +59,8 @@ def plot(image, report, path=None, *, question=None, answer=None, grid=None, pro
     """
     if path is not None:
         check_writable(path)
-    entries = _entries(report)
-    pictures = list(image) if isinstance(image, (list, tuple)) else [image]
-    if len(pictures) != len(entries):
-        raise ValueError(f"image: got {len(pictures)}, the report has {len(entries)} images")
-    names = [f"image {n}" for n in range(len(entries))] if len(entries) > 1 else ["the picture"]
-    panels = [
-        _panel(name, to_picture(picture), entry, grid, processor)
-        for name, picture, entry in zip(names, pictures, entries, strict=True)
-    ]
-    figure = _draw(panels, _headline(question, answer))
+    laid_out = drawings(image, report, grid=grid, processor=processor, max_parts=max_parts)
+    figure = _draw(laid_out, _headline(question, answer))
     if path is not None:
         _save(figure, path)
     return figure
@@ -89,21 +74,8 @@ def check_writable(path) -> None:
         ValueError: no file ending, or one that matplotlib does not write.
         OSError: a folder, or no folder to put it in, or no right to.
     """
-    if not isinstance(path, (str, os.PathLike)):
-        raise TypeError(f"path: got {type(path).__name__}, allowed is a path")
-    path = os.fspath(path)
-    ending = os.path.splitext(path)[1].lower()
-    allowed = sorted(FigureCanvasAgg.get_supported_filetypes())
     # Without an ending matplotlib would append one, and write to another file than was asked for.
-    if ending[1:] not in allowed:
-        raise ValueError(f"path: got {path!r}, allowed endings are .{', .'.join(allowed)}")
-    folder = os.path.dirname(path) or "."
-    if os.path.isdir(path):
-        raise IsADirectoryError(f"path: {path} is a folder, allowed is a file")
-    if not os.path.isdir(folder):
-        raise FileNotFoundError(f"path: there is no folder {folder}")
-    if not os.access(path if os.path.exists(path) else folder, os.W_OK):
-        raise PermissionError(f"path: {path} cannot be written")
+    check_output(path, sorted(FigureCanvasAgg.get_supported_filetypes()))
 
 
 def dim_dropped(pixels: np.ndarray, kept: np.ndarray) -> np.ndarray:
@@ -114,100 +86,16 @@ def dim_dropped(pixels: np.ndarray, kept: np.ndarray) -> np.ndarray:
         kept: bool (h, w). A pixel belongs to the patch that its centre lies in, so that the grid
             need not divide the picture.
     """
-    mask = kept[np.ix_(_cell_of(pixels.shape[0], kept.shape[0]),
-                       _cell_of(pixels.shape[1], kept.shape[1]))]  # fmt: skip
+    rows, columns = map(cell_of, pixels.shape[:2], kept.shape)
+    mask = kept[np.ix_(rows, columns)]
     grey = pixels @ np.array([0.299, 0.587, 0.114])
-    dimmed = np.repeat((_DIM * grey)[..., None], 3, axis=2).round().astype(np.uint8)
+    dimmed = np.repeat((DIM * grey)[..., None], 3, axis=2).round().astype(np.uint8)
     return np.where(mask[..., None], pixels, dimmed)
 
 
-def _cell_of(pixels: int, cells: int) -> np.ndarray:
-    """(pixels): the row or column of the grid that each pixel's centre lies in."""
-    return (2 * np.arange(pixels) + 1) * cells // (2 * pixels)
-
-
-def _entries(report) -> list:
-    """The images of whatever stands for a report."""
-    if not isinstance(report, (list, tuple)):
-        report = [report]
-    for entry in report:
-        # Not by class: this module does not need torch, and ImageReport's does.
-        if not isinstance(entry, Selection) and not hasattr(entry, "tokens_before"):
-            raise TypeError(
-                f"report: got {type(entry).__name__}, allowed is pruner.report, an ImageReport, a "
-                "Selection or a list of them"
-            )
-    entries = [e for e in report if isinstance(e, Selection) or e.image is not None]
-    if not entries:
-        said = report[0].reason if report else "no prefill yet"
-        raise ValueError(f"report: it has no image to draw: {said}")
-    return entries
-
-
-def _panel(name, picture, entry, grid, processor) -> _Panel:
-    h, w = _grid(entry, grid)
-    tokens = h * w
-    indices = _numbers(entry.indices, "indices")
-    if indices is None:
-        indices = np.arange(tokens)
-    if indices.ndim != 1 or ((indices < 0) | (indices >= tokens)).any():
-        raise ValueError(
-            f"report: indices of shape {indices.shape}, allowed are numbers in [0, {tokens}) of "
-            "one image; draw the items of a batch one by one"
-        )
-    scores = _numbers(entry.scores, "scores")
-    if scores is not None and scores.shape != (tokens,):
-        raise ValueError(
-            f"report: scores of shape {scores.shape}, allowed is ({tokens},) for a {h} x {w} grid"
-        )
-    kept = np.zeros(tokens, bool)
-    kept[indices.astype(np.int64)] = True
-    picture = picture.crop(visible_box(picture, processor))
-    picture.thumbnail((_LONGEST_SIDE, _LONGEST_SIDE))
-    return _Panel(
-        name=name,
-        pixels=np.asarray(picture),
-        kept=kept.reshape(h, w),
-        scores=None if scores is None else scores.reshape(h, w),
-    )
-
-
-def _grid(entry, grid) -> tuple[int, int]:
-    """(h, w) in tokens, from the report or from the caller."""
-    tokens = entry.scores.shape[-1] if isinstance(entry, Selection) else entry.tokens_before
-    known = getattr(entry, "grid", None) if grid is None else grid
-    if known is None:
-        raise ValueError(f"grid: unknown for these {tokens} tokens, pass grid=(h, w)")
-    try:
-        known = tuple(int(n) for n in known)
-    except (TypeError, ValueError):
-        raise TypeError(f"grid: got {grid!r}, allowed is (h, w) in tokens") from None
-    if len(known) == 3 and known[0] == 1:
-        known = known[1:]
-    if len(known) != 2 or min(known) < 1 or math.prod(known) != tokens:
-        raise ValueError(f"grid: got {known}, allowed is (h, w) with h * w = {tokens} tokens")
-    return known
-
-
-def _numbers(values, name: str) -> np.ndarray | None:
-    """A NumPy array of a tensor on any device, or of whatever NumPy takes."""
-    if values is None:
-        return None
-    if hasattr(values, "detach"):
-        values = values.detach().cpu()
-        if values.is_floating_point():
-            values = values.float()  # NumPy has no bfloat16
-        values = values.numpy()
-    try:
-        return np.asarray(values, np.int64 if name == "indices" else np.float64)
-    except (TypeError, ValueError):
-        raise TypeError(f"report: its {name} are not numbers") from None
-
-
 def _headline(question, answer) -> str:
-    for name, text in (("question", question), ("answer", answer)):
-        if text is not None and not isinstance(text, str):
-            raise TypeError(f"{name}: got {type(text).__name__}, allowed is a text")
+    check_text("question", question)
+    check_text("answer", answer)
     return "   \N{RIGHTWARDS ARROW}   ".join(_shorten(t, 90) for t in (question, answer) if t)
 
 
@@ -216,19 +104,28 @@ def _shorten(text: str, length: int) -> str:
     return text if len(text) <= length else text[: length - 1] + "\N{HORIZONTAL ELLIPSIS}"
 
 
-def _draw(panels: list[_Panel], headline: str) -> Figure:
-    aspect = max(p.pixels.shape[0] / p.pixels.shape[1] for p in panels)
+def _draw(laid_out: list[Drawing], headline: str) -> Figure:
+    rows = [(panel, drawing.scale) for drawing in laid_out for panel in drawing.panels]
+    left_out = [textwrap.fill(d.left_out, 130) for d in laid_out if d.left_out]
+    aspect = max(panel.pixels.shape[0] / panel.pixels.shape[1] for panel, _ in rows)
     row_height = min(2.0, max(0.4, aspect)) * _PANEL + 0.45
-    size = (3 * _PANEL + 1.3, row_height * len(panels) + 0.45 + (0.4 if headline else 0))
+    around = 0.45 + (0.4 if headline else 0) + 0.15 * sum(n.count("\n") + 1 for n in left_out)
+    size = (3 * _PANEL + 1.3, row_height * len(rows) + around)
     figure = Figure(figsize=size, layout="constrained", dpi=120, facecolor="white")
     FigureCanvasAgg(figure)
     if headline:
         figure.suptitle(headline, fontsize=13, fontweight="bold", parse_math=False)
-    axes = figure.subplots(len(panels), 3, squeeze=False)
-    for row, panel in zip(axes, panels, strict=True):
+    axes = figure.subplots(len(rows), 3, squeeze=False)
+    for row, (panel, scale) in zip(axes, rows, strict=True):
         _draw_picture(row[0], panel)
         _draw_kept(row[1], panel)
-        _draw_heat(figure, row[2], panel)
+        _draw_heat(figure, row[2], panel, scale)
+    _draw_legend(figure, "\n".join(left_out))
+    return figure
+
+
+def _draw_legend(figure: Figure, left_out: str) -> None:
+    """What the colours mean, and below the figure, too, what it does not show."""
     figure.legend(
         handles=[
             Line2D([], [], color=_OUTLINE, linewidth=2.2, label="kept tokens"),
@@ -238,18 +135,19 @@ def _draw(panels: list[_Panel], headline: str) -> Figure:
         ncols=2,
         frameon=False,
         fontsize=9.5,
+        title=left_out or None,
+        title_fontsize=8.5,
     )
-    return figure
 
 
-def _draw_picture(axes, panel: _Panel) -> None:
+def _draw_picture(axes, panel: Panel) -> None:
     h, w = panel.kept.shape
     axes.imshow(panel.pixels, extent=(0, w, h, 0), aspect=_aspect(panel))
     axes.set_title(f"{panel.name}: {w} x {h} tokens", fontsize=10)
     axes.set_axis_off()
 
 
-def _draw_kept(axes, panel: _Panel) -> None:
+def _draw_kept(axes, panel: Panel) -> None:
     h, w = panel.kept.shape
     axes.imshow(dim_dropped(panel.pixels, panel.kept), extent=(0, w, h, 0), aspect=_aspect(panel))
     _outline(axes, panel.kept)
@@ -259,7 +157,7 @@ def _draw_kept(axes, panel: _Panel) -> None:
     axes.set_axis_off()
 
 
-def _draw_heat(figure, axes, panel: _Panel) -> None:
+def _draw_heat(figure, axes, panel: Panel, scale: tuple[float, float]) -> None:
     h, w = panel.kept.shape
     axes.set_axis_off()
     if panel.scores is None:
@@ -267,12 +165,10 @@ def _draw_heat(figure, axes, panel: _Panel) -> None:
         axes.text(0.5, 0.5, "kept without scoring", ha="center", va="center", color="0.35")
         return
     shown = np.ma.masked_invalid(panel.scores)  # -inf: masked out; NaN: a row that was not finite
-    low = min(0.0, float(shown.min())) if shown.count() else 0.0
-    high = float(shown.max()) if shown.count() else 1.0
     colours = colormaps[_HEAT].with_extremes(bad="0.75")
     heat = axes.imshow(
         shown, extent=(0, w, h, 0), aspect=_aspect(panel), cmap=colours, interpolation="nearest",
-        vmin=low, vmax=high if high > low else low + 1,
+        vmin=scale[0], vmax=scale[1],
     )  # fmt: skip
     _outline(axes, panel.kept)
     axes.set_title("information about the question", fontsize=10)
@@ -281,7 +177,7 @@ def _draw_heat(figure, axes, panel: _Panel) -> None:
     bar.ax.tick_params(labelsize=8)
 
 
-def _aspect(panel: _Panel) -> float:
+def _aspect(panel: Panel) -> float:
     """Axes count tokens, whose height and width in pixels differ where the grid stretches."""
     (height, width), (h, w) = panel.pixels.shape[:2], panel.kept.shape
     return (height / h) / (width / w)
@@ -308,4 +204,4 @@ def _save(figure: Figure, path) -> None:
     try:
         figure.savefig(path)
     except OSError as error:
-        raise type(error)(f"path: {path} cannot be written: {error.strerror or error}") from error
+        raise unwritable(path, error) from error

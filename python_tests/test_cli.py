@@ -94,7 +94,9 @@ def test_info_without_transformers(capsys, monkeypatch):
 
 def test_prune_writes_what_attach_says(prune, checkpoint, picture, tmp_path):
     numbers, plot = tmp_path / "numbers.json", tmp_path / "kept.png"
-    status, out, err = prune("--keep", "0.25", "--compare", "--json", numbers, "--plot", plot)
+    page = tmp_path / "kept.html"
+    files = ("--json", numbers, "--plot", plot, "--report", page)
+    status, out, err = prune("--keep", "0.25", "--compare", *files)
     assert (status, err) == (0, "")
     got = json.loads(numbers.read_text())
     model = transformers.AutoModelForImageTextToText.from_pretrained(checkpoint).eval()
@@ -131,6 +133,11 @@ def test_prune_writes_what_attach_says(prune, checkpoint, picture, tmp_path):
     assert "timed     one call, after one to warm up" in out
     assert f"picture   {plot}" in lines
     assert Image.open(plot).size[0] > 500
+    assert f"page      {page}" in lines
+    assert QUESTION in page.read_text() and "speaks for" in page.read_text()
+    words = [processor.tokenizer.decode([i]) for i in entry["query"]]
+    assert entry["words"] == words and set(entry["speaks_for"]) <= set(range(len(words)))
+    assert entry["keep_hash"] == f"{report.keep_hash:016x}"
 
 
 def test_prune_with_two_images_options_and_a_count(prune, picture, tmp_path):
@@ -228,6 +235,9 @@ ARGUMENTS = {
     "repeat": (["--repeat", "0"], ["--repeat", "integer >= 1"]),
     "device": (["--device", "nowhere"], ["device: nowhere is not available"]),
     "plot folder": (["--plot", "no/such/a.png"], ["plot: there is no folder no/such"]),
+    "report folder": (["--report", "no/such/a.html"], ["report: there is no folder no/such"]),
+    "report ending": (["--report", "a.png"], ["report: got 'a.png'", ".html"]),
+    "budget": (["--budget", "each"], ["--budget", "'per-crop'"]),
     "plot ending": (["--plot", "a.doc"], ["plot: got 'a.doc'"]),
     "json folder": (["--json", "no/such/a.json"], ["json: no/such/a.json cannot be written"]),
     "unknown": (["--what"], ["--what"]),
@@ -252,7 +262,7 @@ def test_a_wrong_image_or_question(prune, tmp_path):
 
 
 def test_no_command(capsys):
-    assert_mistake((main([]), *capsys.readouterr()), "demo | prune | info")
+    assert_mistake((main([]), *capsys.readouterr()), "demo | prune | models | info")
 
 
 def test_help(capsys):

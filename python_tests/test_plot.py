@@ -14,8 +14,9 @@ from transformers import CLIPImageProcessor
 
 import mi_pruner_cuda
 from mi_pruner_cuda import Selection
-from mi_pruner_cuda.huggingface import ImageReport, Report
-from mi_pruner_cuda.picture import to_picture, visible_box
+from mi_pruner_cuda.huggingface.report import ImageReport, Part, Report
+from mi_pruner_cuda.panels import cell_edges, cell_of
+from mi_pruner_cuda.picture import crop_fractions, to_picture, visible_box
 from mi_pruner_cuda.plotting import dim_dropped, plot
 
 
@@ -148,6 +149,155 @@ def test_text_and_video_entries_are_not_rows():
     assert len(plot(noise(), [whole, entry()]).axes) == len(plot(noise(), entry()).axes)
 
 
+def rows_of(figure):
+    """Per row its title, its pixels, the kept picture and the scores, as they were handed over."""
+    panels = [axes for axes in figure.axes if axes.images and axes.get_title()]
+    rows = [panels[n : n + 3] for n in range(0, len(panels), 3)]
+    return [
+        (row[0].get_title(), *(np.asarray(axes.images[0].get_array()) for axes in row))
+        for row in rows
+    ]
+
+
+def test_crops_show_their_box_of_the_picture():
+    """An overview and two crops with row breaks, of which the breaks are in no row."""
+    pixels = noise(40, 80)
+    parts = (
+        Part(0, (2, 3), 3, name="overview"),
+        Part(6, (2, 2), 3, box=(0.0, 0.0, 0.5, 1.0), name="crop 1, 1"),
+        Part(12, (2, 1), 1, box=(0.5, 0.0, 1.0, 0.5), name="crop 1, 2"),
+    )
+    breaks = [8, 11]
+    scores = torch.arange(14.0)
+    scores[breaks] = float("nan")
+    kept = (1, 6, 8, 10, 11, 13)
+    report = entry(grid=None, parts=parts, scores=scores, kept=kept, tokens_before=14)
+    rows = rows_of(plot(pixels, report))
+    assert [row[0] for row in rows] == [
+        "overview: 3 x 2 tokens", "crop 1, 1: 2 x 2 tokens", "crop 1, 2: 1 x 2 tokens",
+    ]  # fmt: skip
+    seen = [pixels, pixels[:, :40], pixels[:20, 40:]]
+    tokens = [[[0, 1, 2], [3, 4, 5]], [[6, 7], [9, 10]], [[12], [13]]]
+    for row, shown, own in zip(rows, seen, tokens, strict=True):
+        np.testing.assert_array_equal(row[1], shown)
+        np.testing.assert_array_equal(row[2], dim_dropped(shown, np.isin(own, kept)))
+        np.testing.assert_array_equal(row[3], own)
+
+
+def frame_parts(frames, h=2, w=2):
+    return tuple(Part(h * w * f, (h, w), w, frame=f, name=f"frame {f}") for f in frames)
+
+
+@pytest.mark.parametrize("merged", [1, 2])
+@pytest.mark.parametrize("nested", [False, True])
+@pytest.mark.parametrize("known_by", ["parts", "grid", "argument"])
+def test_frames_of_a_video_are_rows(merged, nested, known_by):
+    frames = [noise(30, 30, seed) for seed in range(3 * merged)]
+    more = {"grid": (3, 2, 2)} if known_by == "grid" else {"grid": None}
+    if known_by == "parts":
+        more["parts"] = frame_parts(range(3))
+    report = entry(scores=torch.arange(12.0), kind="video", tokens_before=12, **more)
+    asked = {"grid": (3, 2, 2)} if known_by == "argument" else {}
+    rows = rows_of(plot([frames] if nested else frames, report, **asked))
+    assert [row[0] for row in rows] == [f"frame {n}: 2 x 2 tokens" for n in range(3)]
+    for number, row in enumerate(rows):
+        np.testing.assert_array_equal(row[1], frames[merged * number])
+        np.testing.assert_array_equal(row[3], 4 * number + np.arange(4).reshape(2, 2))
+
+
+def test_an_array_of_frames_is_a_video():
+    frames = np.stack([noise(30, 30, seed) for seed in range(3)])
+    rows = rows_of(plot(frames, entry((3, 2, 2))))
+    assert len(rows) == 3
+    np.testing.assert_array_equal(rows[2][1], frames[2])
+
+
+def test_a_single_merged_frame_is_the_first_of_its_pictures():
+    frames = [noise(30, 30, seed) for seed in range(2)]
+    rows = rows_of(plot(frames, entry((1, 3, 4), kind="video")))
+    assert [row[0] for row in rows] == ["the picture: 4 x 3 tokens"]
+    np.testing.assert_array_equal(rows[0][1], frames[0])
+
+
+def test_pictures_and_videos_together():
+    still, frames = noise(30, 30, 9), [noise(30, 30, seed) for seed in range(2)]
+    video = entry((2, 2, 3), image=1, kind="video")
+    rows = rows_of(plot([still, frames], Report([entry(), video])))
+    titles = ["image 0: 4 x 3", "video 1, frame 0: 3 x 2", "video 1, frame 1: 3 x 2"]
+    assert [row[0] for row in rows] == [f"{title} tokens" for title in titles]
+    for row, pixels in zip(rows, [still, *frames], strict=True):
+        np.testing.assert_array_equal(row[1], pixels)
+
+
+def test_frames_share_one_scale():
+    """A dull frame is not painted as bright as the best one."""
+    scores = torch.tensor([0.1] * 6 + [0.2] * 5 + [2.0])
+    figure = plot([noise()] * 2, entry((2, 2, 3), scores=scores))
+    limits = [axes.images[0].get_clim() for axes in figure.axes[2:6:3]]
+    assert limits == [(0, 2), (0, 2)]
+
+
+@pytest.mark.parametrize("most", [None, 3, 1])
+def test_long_videos_are_cut_and_the_figure_says_so(most):
+    frames = [noise(20, 20, seed) for seed in range(40)]
+    report = entry(None, parts=frame_parts(range(40)), tokens_before=160, scores=None, kind="video")
+    figure = plot(frames, report, **({} if most is None else {"max_parts": most}))
+    drawn = [int(t.split(":")[0][6:]) for t in texts(figure) if t.startswith("frame ")]
+    assert len(drawn) == (most or 16) and drawn == sorted(set(drawn)) and drawn[0] == 0
+    assert most == 1 or drawn[-1] == 39
+    (said,) = [" ".join(t.split()) for t in texts(figure) if "left out" in t]
+    names = "; ".join(f"frame {n}" for n in drawn)
+    assert said == (
+        f"video 0: {len(drawn)} of 40 parts are drawn ({names}), {40 - len(drawn)} left out"
+    )
+    pictures = [axes.images[0].get_array() for axes in figure.axes[::3]]
+    np.testing.assert_array_equal(pictures[-1], frames[drawn[-1]])
+
+
+def test_nothing_is_said_where_nothing_is_left_out():
+    figure = plot([noise()] * 2, entry((2, 2, 3)), max_parts=2)
+    assert not [t for t in texts(figure) if "left out" in t]
+
+
+def test_crops_are_not_cut_as_whole_pictures_are():
+    """CLIP's crop of the centre is of whole pictures and frames; a crop's box is of the picture."""
+    processor = CLIPImageProcessor(
+        size={"shortest_edge": 20}, crop_size={"height": 20, "width": 20}
+    )
+    pixels = noise(40, 80)
+    whole = entry(None, parts=(Part(0, (3, 4), 4),), tokens_before=12, scores=None)
+    assert rows_of_first(plot(pixels, whole, processor=processor)) == (40, 40)
+    halves = tuple(
+        Part(6 * n, (2, 3), 3, box=(n / 2, 0, (n + 1) / 2, 1), name=f"crop {n}") for n in (0, 1)
+    )
+    crops = entry(None, parts=halves, tokens_before=12, scores=None)
+    figure = plot(noise(40, 100), crops, processor=processor)
+    assert rows_of_first(figure) == (40, 50)
+    figure = plot([pixels] * 2, entry((2, 2, 3), kind="video"), processor=processor)
+    assert rows_of_first(figure) == (40, 40)
+
+
+def rows_of_first(figure):
+    """(H, W) of the first picture."""
+    return figure.axes[0].images[0].get_array().shape[:2]
+
+
+@given(st.integers(1, 50), st.data())
+def test_cells_begin_where_their_first_pixel_is(pixels, data):
+    cells = data.draw(st.integers(1, pixels))
+    edges = cell_edges(pixels, cells).tolist()
+    assert edges[0] == 0 and edges[-1] == pixels
+    for cell in range(cells):
+        assert set(cell_of(pixels, cells)[edges[cell] : edges[cell + 1]]) == {cell}
+
+
+def test_a_box_covers_at_least_one_pixel():
+    picture = Image.fromarray(noise(10, 10))
+    assert crop_fractions(picture, (0, 0, 1, 1)).size == (10, 10)
+    assert crop_fractions(picture, (0.1, 0.2, 0.5, 1.0)).size == (4, 8)
+    assert crop_fractions(picture, (1, 1, 1, 1)).size == (1, 1)
+
+
 def test_without_scores_there_is_no_heat_map():
     pixels = noise()
     report = entry(scores=None, kept=range(12), reason="kept all: keep = 1.0")
@@ -255,7 +405,21 @@ ERRORS = {
     "unknown grid": (noise(), entry(grid=None), {}, ValueError, r"pass grid="),
     "wrong grid": (noise(), entry(), {"grid": (5, 5)}, ValueError, "h \\* w = 12"),
     "no grid": (noise(), entry(), {"grid": "square"}, TypeError, "grid: got 'square'"),
-    "video": (noise(), entry((2, 2, 3)), {}, ValueError, r"grid: got \(2, 2, 3\)"),
+    "video": (noise(), entry((2, 2, 3)), {}, ValueError, "got 1 frames for image 0, .* are 2"),
+    "frames that do not divide": (
+        [noise()] * 5, entry((2, 2, 3)), {}, ValueError, "got 5 frames .* are 2, .* a multiple",
+    ),
+    "no frames": ([], entry((2, 2, 3)), {}, ValueError, "got 0 frames"),
+    "frames of a picture": (
+        [[noise()] * 2], entry(), {}, ValueError, "got 2 pictures for image 0, allowed is one",
+    ),
+    "grid of four": (noise(), entry(), {"grid": (1, 1, 3, 4)}, ValueError, "grid: got"),
+    "part outside": (
+        noise(), entry(grid=None, parts=(Part(1, (3, 4), 4, name="crop 1"),)), {}, ValueError,
+        r"part 'crop 1' has tokens 1 to 12, allowed are numbers in \[0, 12\)",
+    ),
+    "max_parts type": (noise(), entry(), {"max_parts": 2.0}, TypeError, "max_parts: got 2.0"),
+    "max_parts": (noise(), entry(), {"max_parts": 0}, ValueError, "max_parts: got 0"),
     "scores of another width": (
         noise(), entry(scores=torch.zeros(11)), {}, ValueError, r"scores of shape \(11,\)",
     ),

@@ -2,11 +2,11 @@
 
 import importlib.util
 import json
-import math
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ..output_path import check_output
 from . import values
 from .errors import UserError
 
@@ -40,6 +40,9 @@ def add_arguments(parser) -> None:
         help="times the median of N calls; above 1, or with --compare, one to warm up comes first",
     )  # fmt: skip
     parser.add_argument("--plot", metavar="FILE", help="writes a picture of what was kept")
+    parser.add_argument(
+        "--report", metavar="FILE", help="writes an HTML page of it, with a slider over keep"
+    )
     parser.add_argument("--json", metavar="FILE", help="writes answers, scores and times")
     add_options(parser, keep="0.25", new_tokens=64)
 
@@ -57,6 +60,10 @@ def add_options(parser, keep: str, new_tokens: int, redundancy: float = 0.0) -> 
     )
     add("--temperature", type=values.positive, default=0.1, help="of the softmax, > 0")
     add("--estimator", choices=ESTIMATORS, default="specific", help=" ")
+    add(
+        "--budget", choices=("per-image", "per-crop", "pooled"), default="per-image",
+        help="what shares --keep: an image, each crop of one, or all images together",
+    )  # fmt: skip
     add("--positions", choices=("original", "renumbered"), default="original", help=" ")
     add("--max-new-tokens", type=values.count, default=new_tokens, metavar="N", help=" ")
     add("--dtype", choices=("auto", "float32", "float16", "bfloat16"), default="auto", help=" ")
@@ -66,7 +73,7 @@ def add_options(parser, keep: str, new_tokens: int, redundancy: float = 0.0) -> 
 
 def run(arguments) -> None:
     """Answers, prints, and writes what was asked for."""
-    check_outputs(arguments.plot, arguments.json)
+    check_outputs(arguments.plot, arguments.json, arguments.report)
     result = run_prompt(arguments, arguments.image, arguments.model, arguments.compare)
     print(f"question  {arguments.question}")
     if result.full is not None:
@@ -79,10 +86,18 @@ def run(arguments) -> None:
     if arguments.plot:
         write_plot(arguments.plot, arguments.question, result)
         print(f"picture   {arguments.plot}")
+    if arguments.report:
+        write_report(arguments.report, arguments.question, result)
+        print(f"page      {arguments.report}")
 
 
-def check_outputs(plot: str | None, numbers: str | None) -> None:
+def check_outputs(plot: str | None, numbers: str | None, page: str | None = None) -> None:
     """Refuses what cannot be written before a model is loaded for it."""
+    if page:
+        try:
+            check_output(page, ["htm", "html"])
+        except (OSError, ValueError) as error:
+            raise UserError(str(error).replace("path:", "report:", 1)) from error
     if plot:
         if importlib.util.find_spec("matplotlib") is None:
             raise UserError("plot: needs matplotlib: pip install 'mi_pruner_cuda[plot]'")
@@ -115,8 +130,9 @@ def run_prompt(arguments, images: list, model: str, compare: bool) -> Result:
     _check_device(arguments.device)
     pruning = {
         name: getattr(arguments, name)
-        for name in ("keep", "redundancy", "temperature", "estimator", "positions")
+        for name in ("keep", "redundancy", "temperature", "estimator", "positions", "budget")
     }
+    pruning["explain"] = bool(getattr(arguments, "report", None))
     with quiet(arguments.threads):
         session = Session(model, arguments.dtype, arguments.device)
         inputs = session.prompt(pictures, arguments.question)
@@ -153,6 +169,16 @@ def write_plot(path, question: str, result: Result) -> None:
     )  # fmt: skip
 
 
+def write_report(path: str, question: str, result: Result) -> None:
+    """The same as a page to look around in."""
+    from ..html_report import write_html
+
+    write_html(
+        result.pictures, result.pruned.report, path,
+        question=question, answer=result.pruned.text, processor=result.session.processor,
+    )  # fmt: skip
+
+
 def write_json(path: str, arguments, result: Result) -> None:
     """Everything that was printed, and the scores behind it."""
     from .. import __version__
@@ -168,7 +194,7 @@ def write_json(path: str, arguments, result: Result) -> None:
         "pruned": _answer(result.pruned),
         "full": None if result.full is None else _answer(result.full),
         "images": [
-            {"file": file, **_entry(entry)}
+            {"file": file, **entry.to_dict()}
             for file, entry in zip(result.files, result.pruned.report, strict=True)
         ],
     }
@@ -210,20 +236,4 @@ def _answer(answer) -> dict:
         "selection_ms": 1e3 * answer.selection,
         "prefill_ms": 1e3 * answer.first_token,
         "generate_ms": 1e3 * answer.whole,
-    }
-
-
-def _entry(entry) -> dict:
-    scores = None if entry.scores is None else entry.scores.tolist()
-    return {
-        "image": entry.image,
-        "tokens_before": entry.tokens_before,
-        "tokens_after": entry.tokens_after,
-        "grid": None if entry.grid is None else list(entry.grid),
-        "reason": entry.reason,
-        "query": entry.query,
-        "query_source": entry.query_source,
-        "indices": None if entry.indices is None else entry.indices.tolist(),
-        # JSON has no NaN and no infinity.
-        "scores": scores and [s if math.isfinite(s) else None for s in scores],
     }

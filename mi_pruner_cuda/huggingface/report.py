@@ -147,8 +147,8 @@ class Report(list):
     def to_table(self) -> dict[str, list]:
         """One column per name and one row per visual token, as pandas.DataFrame takes it.
 
-        Columns: item, kind, image, token, frame, row, column (the last three None for tokens of no
-        part), score in nats, kept, word (the one that the row speaks for, where known).
+        Columns: item, kind, image, token; part (its name), frame, row, column (these four None for
+        tokens of no part); score in nats; kept; word (that it speaks for, where known).
         """
         table: dict[str, list] = {name: [] for name in _COLUMNS}
         for image in self:
@@ -158,7 +158,19 @@ class Report(list):
         return table
 
 
-_COLUMNS = ("item", "kind", "image", "token", "frame", "row", "column", "score", "kept", "word")
+_COLUMNS = (
+    "item",
+    "kind",
+    "image",
+    "token",
+    "part",
+    "frame",
+    "row",
+    "column",
+    "score",
+    "kept",
+    "word",
+)
 
 
 def _token_rows(image: ImageReport):
@@ -168,14 +180,14 @@ def _token_rows(image: ImageReport):
     places = {}
     for part in image.parts:
         for (row, column), token in _cells(part):
-            places[token] = (part.frame, row, column)
+            places[token] = (part.name, part.frame, row, column)
     kept = set(_kept(image))
     scores = _numbers(image.scores) or [None] * image.tokens_before
     speaks = _numbers(image.speaks_for)
     for token in range(image.tokens_before):
         said = None if speaks is None or speaks[token] < 0 else speaks[token]
         word = None if said is None else image.words[said] if image.words else image.query[said]
-        place = places.get(token, (None, None, None))
+        place = places.get(token, (None,) * 4)
         yield (
             image.item, image.kind, image.image, token, *place, scores[token], token in kept, word,
         )  # fmt: skip
