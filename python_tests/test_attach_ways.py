@@ -110,6 +110,24 @@ def test_a_second_turn_on_a_pruned_cache(name, picture):
     torch.testing.assert_close(got, expected[:, -got.shape[1] :], rtol=1e-5, atol=1e-5)
 
 
+def test_a_second_generate_with_a_new_picture(tiny):
+    """The user's own way: the whole conversation's ids, the new picture's pixels, the cache."""
+    whole = inputs_for(tiny, [Prompt([20, SQUARE, 30, 31, 40, SQUARE, 41, 42])])
+    first = {name: value[:, :20] for name, value in whole.items() if name != "pixel_values"}
+    with attach(tiny, keep=0.25, query=[60, 61]) as pruner:
+        begun = tiny.generate(
+            **first, pixel_values=whole["pixel_values"][:1], max_new_tokens=2, do_sample=False,
+            return_dict_in_generate=True,
+        )  # fmt: skip
+        ids = torch.cat([begun.sequences, whole["input_ids"][:, 20:]], 1)
+        both = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+        expected = generate(tiny, {**both, "pixel_values": whole["pixel_values"]})
+        kept = [r.indices.tolist() for r in pruner.report]
+        new = {**both, "pixel_values": whole["pixel_values"][1:]}
+        assert torch.equal(generate(tiny, new, cache=begun.cache), expected)
+        assert [r.indices.tolist() for r in pruner.report] == kept[1:]
+
+
 def test_a_later_picture_of_gemma_3_is_the_models_own():
     """With all tokens kept it is bitwise what the class does; with fewer it is pruned too."""
     family = FAMILIES["gemma3"]
@@ -210,6 +228,22 @@ def test_a_compiled_model(tiny, way):
         if way == "in place":
             assert torch.equal(generate(tiny, inputs), tokens)
     torch.testing.assert_close(logits(run, inputs), whole)
+    torch._dynamo.reset()
+
+
+def test_generate_compiles_by_itself(tiny):
+    """With a static cache it does so on a GPU; here it is told to."""
+    inputs = inputs_for(tiny, TWO)
+    config = transformers.CompileConfig(backend="eager", fullgraph=False)
+    config._compile_all_devices = True
+    static = {"cache_implementation": "static", "compile_config": config}
+    whole = generate(tiny, inputs, **static)
+    assert "_compiled_call" in vars(tiny)
+    assert torch.equal(whole, generate(tiny, inputs))
+    with attach(tiny, keep=0.25) as pruner:
+        assert torch.equal(generate(tiny, inputs, **static), generate(tiny, inputs))
+        assert pruner.report.tokens_after == 12
+    assert torch.equal(generate(tiny, inputs, **static), whole)
     torch._dynamo.reset()
 
 

@@ -1,4 +1,4 @@
-"""The README's examples for NumPy, C and C++ hosts run as they are printed."""
+"""The README's examples for hosts of all kinds run as they are printed."""
 
 import os
 import re
@@ -6,12 +6,19 @@ import sys
 import textwrap
 from pathlib import Path
 
+import pandas  # noqa: F401 - the README's example has it
+import torch
+import transformers
 from build_tools import SOURCE, environment, output, tool
+from PIL import Image
 
 import mi_pruner_cuda
+from mi_pruner_cuda.demo import model_path
 
 README = (SOURCE / "README.md").read_text()
 IN_NUMPY, IN_C = "NumPy hosts", "From C and C++"
+IN_MODELS, IN_ENGINES = "Hugging Face models", "Serving engines"
+IN_PROCESSES = "Several processes"
 
 
 def section(heading):
@@ -20,16 +27,66 @@ def section(heading):
     return found
 
 
-def example(heading, language):
-    """The first block of code in this language below a heading."""
+def examples(heading, language):
+    """The blocks of code in this language below a heading."""
     pattern = rf"^```{language}\n(.*?)^```"
-    return re.search(pattern, section(heading), re.DOTALL | re.MULTILINE)[1]
+    return re.findall(pattern, section(heading), re.DOTALL | re.MULTILINE)
+
+
+def example(heading, language):
+    """The first of them."""
+    return examples(heading, language)[0]
 
 
 def test_numpy_hosts(tmp_path):
     without_torch = "import sys; sys.modules['torch'] = None\n"
     program = without_torch + example(IN_NUMPY, "python") + "print(visual.shape, kept.shape)\n"
     assert output(sys.executable, "-c", program, cwd=tmp_path) == "(144, 4096) (144,)\n"
+
+
+def test_hugging_face(tmp_path, monkeypatch):
+    """With the demo model in the place of a large one."""
+    monkeypatch.chdir(tmp_path)
+    model = transformers.AutoModelForImageTextToText.from_pretrained(model_path()).eval()
+    processor = transformers.AutoProcessor.from_pretrained(model_path())
+    image, question = Image.new("RGB", (224, 224), "red"), "what colour is the 7?"
+    content = [{"type": "image"}, {"type": "text", "text": question}]
+    prompt = processor.apply_chat_template([{"role": "user", "content": content}])
+    inputs = processor(images=image, text=prompt, return_tensors="pt")
+    names = {**globals(), **locals()}
+    for code in examples(IN_MODELS, "python"):
+        exec(code, names)
+    assert len(names["frame"]) == 256 and names["frame"].kept.sum() == 64
+    assert Image.open("kept.png").size[0] > 500
+    assert question in Path("kept.html").read_text()
+
+
+def test_engines():
+    images = [torch.randn(576, 8), torch.randn(1024, 8)]
+    text, image_id = torch.randn(5, 8), 9
+    input_ids = torch.tensor([1, *[image_id] * 576, 2, *[image_id] * 1024, 3])
+    mrope_positions = torch.arange(len(input_ids)).expand(3, -1)
+    names = locals()
+    exec(example(IN_ENGINES, "python"), names)
+    assert names["counts"] == [144, 256]
+    assert names["rows"].shape == (400, 8) and names["ids"].shape == (403,)
+    assert names["where"].values.shape == (3, 403)
+    assert names["where"].next_position == len(input_ids)
+    assert len(set(names["key"])) == 2
+
+
+def test_several_processes(tmp_path):
+    """A group of one: python_tests/test_distributed.py has more."""
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1
+    )
+    try:
+        names = {"visual_shard": torch.randn(16, 8), "text": torch.randn(3, 8)}
+        exec(example(IN_PROCESSES, "python"), names)
+    finally:
+        torch.distributed.destroy_process_group()
+    expected = mi_pruner_cuda.select(names["visual_shard"], names["text"], 0.25).indices
+    assert torch.equal(names["rows"], names["visual_shard"][expected])
 
 
 # What an engine has before it calls, and what it does with the result.
