@@ -14,6 +14,7 @@ from mi_pruner_cuda import demo, reference
 BENCH = Path(__file__).resolve().parent.parent / "bench"
 sys.path[:0] = [str(BENCH), str(BENCH / "quality")]
 import accuracy  # noqa: E402
+import bench_attach  # noqa: E402
 import bench_select  # noqa: E402
 
 
@@ -85,3 +86,45 @@ def test_accuracy_runs(tmp_path):
     assert all(row["questions"] == 10 for row in rows)
     assert [row["tokens"] for row in rows if row["method"] == "random"] == [128, 64, 26, 13]
     assert demo.model_path().is_dir()
+
+
+def test_attach_runs(tmp_path):
+    out, table = tmp_path / "a.json", tmp_path / "a.md"
+    sizes = ["--layers=2", "--hidden=64", "--tokens=16", "--threads=1", "--repeat=2", "--batch=2"]
+    done = subprocess.run(
+        [sys.executable, BENCH / "bench_attach.py", *sizes, "--output", table, "--json", out],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == table.read_text()
+    lines = [line for line in done.stdout.splitlines() if line.startswith("|")]
+    assert len(lines) == 2 + 5 and len({line.count("|") for line in lines}) == 1
+    rows = json.loads(out.read_text())["rows"]
+    # A beginning mark, the image between two more, and 40 words.
+    assert [row["columns"] for row in rows] == [43 + kept for kept in (16, 16, 8, 4, 16)]
+    column = 2 * 2 * 2 * 64 * 4  # keys and values, items, layers, one head of 64, float32
+    assert [row["cache_bytes"] / row["columns"] for row in rows] == [column] * 5
+    unhooked, *hooked = rows
+    assert unhooked["selection_ms"] == 0 and unhooked["language_ratio"] == 1
+    for row in rows:
+        assert 0 < row["language_ms"] < row["prefill_ms"] and row["decode_ms"] > 0
+    for row in hooked:
+        assert 0 < row["selection_ms"] < row["hooks_ms"]
+    assert all(row["peak_bytes"] is None or row["peak_bytes"] >= 0 for row in rows)
+
+
+@pytest.mark.parametrize(
+    "option, allowed",
+    [
+        ("--tokens=17", "square numbers"),
+        ("--hidden=96", "multiples of 64"),
+        ("--batch=0", "at least 1"),
+    ],
+)
+def test_attach_refuses_sizes(option, allowed, capsys):
+    with pytest.raises(SystemExit):
+        bench_attach.parse([option])
+    name, value = option.split("=")
+    assert f"{name}: got {value}, allowed" in (said := capsys.readouterr().err) and allowed in said

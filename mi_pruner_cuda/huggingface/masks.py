@@ -6,11 +6,12 @@ whole prompt does (PaliGemma): what the language model gets then has a row and a
 Such a class has a function of its own for it, create_masks_for_generate, which generate calls.
 """
 
+import inspect
 import sys
 
 import torch
 
-from .step import given_cache
+from .step import cache_length, given_cache
 
 _TYPES = ("token_type_ids", "mm_token_type_ids")
 
@@ -54,22 +55,40 @@ def token_types(inputs: dict) -> dict:
 def _maker(base):
     """(config, embeddings, mask, cache, types) -> masks."""
     own = _own_function(base)
+    if own is None and hasattr(base, "_update_causal_mask"):
+        return _maker_of_paligemma_4(base)
+    if own is None:
+        from transformers.masking_utils import create_masks_for_generate as function
+    else:
+        function = own
+    old_names = "input_embeds" in inspect.signature(function).parameters  # transformers 4
 
     def make(config, embeddings, mask, cache, types):
-        arguments = {
-            "config": config,
-            "inputs_embeds": embeddings,
-            "attention_mask": mask.long(),
-            "cache": cache,
-            "position_ids": None,
-        }
-        if own is not None:
-            return own(**arguments, **types)
-        from transformers.masking_utils import create_masks_for_generate
-
-        return create_masks_for_generate(**arguments)
+        arguments = {"config": config, "attention_mask": mask.long(), "position_ids": None}
+        if old_names:
+            arguments |= {"input_embeds": embeddings, "past_key_values": cache}
+            arguments["cache_position"] = _new_columns(embeddings, cache)
+        else:
+            arguments |= {"inputs_embeds": embeddings, "cache": cache}
+        return function(**arguments, **(types if own is not None else {}))
 
     return make
+
+
+def _maker_of_paligemma_4(base):
+    """In transformers 4 PaliGemma makes its masks in a method, and reads types only to train."""
+
+    def make(config, embeddings, mask, cache, types):
+        columns = _new_columns(embeddings, cache)
+        return base._update_causal_mask(mask.long(), None, cache, columns, embeddings, False)
+
+    return make
+
+
+def _new_columns(embeddings: torch.Tensor, cache) -> torch.Tensor:
+    """int64 (L): the physical columns that a call adds; transformers 4 calls it cache_position."""
+    past = cache_length(cache)
+    return torch.arange(past, past + embeddings.shape[1], device=embeddings.device)
 
 
 def _own_function(base):

@@ -216,8 +216,14 @@ class Pruner:
         for name in _CUT if repeated else ():
             if inputs.get(name) is not None:
                 inputs[name] = inputs[name][..., repeated:]
-        self._call = call = Call(inputs.get("input_ids"), inputs)
         changed = repeated > 0
+        numbers = inputs.get("cache_position")
+        if numbers is not None and holds_pruned_columns(inputs):
+            # generate of transformers 4 goes on in logical columns. A module that makes masks with
+            # a window from them would put the window behind the cache's last column.
+            inputs["cache_position"] = past + torch.arange(len(numbers), device=numbers.device)
+            changed = True
+        self._call = call = Call(inputs.get("input_ids"), inputs)
         if call.input_ids is not None and self._concerns(call):
             changed |= self._make_mask_plain(call)
         return ((), inputs) if changed else None

@@ -19,6 +19,7 @@ from .prompt import (
     Shot,
     Visual,
 )
+from .text import before_transformers_5
 
 
 def no_extra_inputs(ids: torch.Tensor) -> dict:
@@ -198,7 +199,8 @@ def logits_of(model, hidden: torch.Tensor) -> torch.Tensor:
     """What the class makes of the language model's last_hidden_state (B, L, D): (B, L, V)."""
     logits = model.lm_head(hidden)
     cap = getattr(model.config.get_text_config(), "final_logit_softcapping", None)
-    # Gemma 3 has the setting too, but its vision-language class does not read it.
-    if cap is None or model.config.model_type != "paligemma":
+    # Gemma 3 has the setting too, but its vision-language class does not read it; PaliGemma's does
+    # since transformers 5.
+    if cap is None or model.config.model_type != "paligemma" or before_transformers_5():
         return logits
     return cap * torch.tanh(logits / cap)

@@ -22,7 +22,7 @@ from .prompt import (
     stacked_blocks,
 )
 from .qwen import FILM_SIZES, FRAMES, MERGE, PATCH, SIZES, films, image_layout, images, tokens_of
-from .text import TEXT
+from .text import TEXT, before_transformers_5, rope_of_three_axes
 
 
 def _config():
@@ -32,12 +32,7 @@ def _config():
             "image_size": 32, "patch_size": PATCH, "spatial_merge_size": MERGE,
             "temporal_patch_size": FRAMES, "out_hidden_size": HIDDEN,
         },
-        text_config={
-            **TEXT,
-            "rope_parameters": {
-                "rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 1, 1],
-            },
-        },
+        text_config=TEXT | rope_of_three_axes(),
         image_token_id=IMAGE, video_token_id=VIDEO, image_start_token_id=START,
         image_end_token_id=END, video_start_token_id=VIDEO_START, video_end_token_id=VIDEO_END,
         pad_token_id=PAD, bos_token_id=BOS, eos_token_id=EOS,
@@ -55,7 +50,9 @@ def _lay(visual: Picture | Film, single: bool) -> Layout:
 
 
 def _modalities(ids: torch.Tensor) -> dict:
-    """1 for placeholders of images, 2 for those of films."""
+    """1 for placeholders of images, 2 for those of films; transformers 4 reads the ids instead."""
+    if before_transformers_5():
+        return {}
     film = (ids == VIDEO_START).cumsum(1) > (ids == VIDEO_END).cumsum(1)
     return {"mm_token_type_ids": ((ids == IMAGE) * (1 + film.int())).int()}
 

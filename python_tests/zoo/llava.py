@@ -16,7 +16,7 @@ from .prompt import (
     Shot,
     stacked_blocks,
 )
-from .text import TEXT, clip, llama, pixtral
+from .text import TEXT, before_transformers_5, clip, llama, pixtral
 
 PATCH = 4
 SIDE = 16  # pixels of a CLIP image
@@ -104,6 +104,12 @@ MISTRAL3 = Family(
 )
 
 
+def _squares_by_name(shots: list[Shot]) -> dict:
+    """Video-LLaVA's pictures, which transformers 4 calls by another name than all other classes."""
+    pixels = _squares(shots)["pixel_values"]
+    return {"pixel_values_images" if before_transformers_5() else "pixel_values": pixels}
+
+
 def _video_llava_config():
     config = transformers.VideoLlavaConfig(
         vision_config=clip(SIDE), text_config=llama(), image_token_index=IMAGE,
@@ -134,7 +140,7 @@ VIDEO_LLAVA = Family(
     "video_llava",
     _video_llava_config,
     _squares_with_class_tokens,
-    apart(_squares, _square_films),
+    apart(_squares_by_name, _square_films),
     (Picture(SIDE, SIDE),),
     (Film(2, SIDE, SIDE),),
 )

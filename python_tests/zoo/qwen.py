@@ -24,7 +24,7 @@ from .prompt import (
     Shot,
     stacked_blocks,
 )
-from .text import TEXT
+from .text import TEXT, before_transformers_5, rope_of_three_axes
 
 PATCH, MERGE, FRAMES = 4, 2, 2  # pixels; patches a side; frames of a temporal patch
 SIZES = (Picture(24, 32), Picture(16, 24), Picture(32, 16))
@@ -38,14 +38,6 @@ _VISION = {
     "depth": 2, "hidden_size": 16, "num_heads": 2, "patch_size": PATCH,
     "spatial_merge_size": MERGE, "temporal_patch_size": FRAMES,
 }  # fmt: skip
-
-
-def _rope(**more) -> dict:
-    return {
-        "rope_parameters": {
-            "rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 1, 1], **more
-        }
-    }  # fmt: skip
 
 
 def grid_of(visual: Picture | Film) -> tuple[int, int, int]:
@@ -103,7 +95,9 @@ def _timed_films(shots: list[Shot]) -> dict:
 
 
 def modalities(ids: torch.Tensor) -> dict:
-    """1 for placeholders of images, 2 for those of films."""
+    """1 for placeholders of images, 2 for those of films; transformers 4 reads the ids instead."""
+    if before_transformers_5():
+        return {}
     return {"mm_token_type_ids": ((ids == IMAGE) + 2 * (ids == VIDEO)).int()}
 
 
@@ -116,7 +110,7 @@ def _family(name: str, config: Callable, lay: Callable, films: Callable = films)
 def _qwen2_config():
     config = transformers.Qwen2VLConfig(
         vision_config=_VISION | {"hidden_size": HIDDEN, "embed_dim": 16, "mlp_ratio": 2},
-        text_config=TEXT | _rope(),
+        text_config=TEXT | rope_of_three_axes(),
         **_IDS,
     )
     return transformers.Qwen2VLForConditionalGeneration, config
@@ -126,7 +120,7 @@ def _qwen2_5_config():
     vision = {"window_size": 16, "fullatt_block_indexes": [1], "intermediate_size": 32}
     config = transformers.Qwen2_5_VLConfig(
         vision_config=_VISION | vision | {"out_hidden_size": HIDDEN},
-        text_config=TEXT | _rope(),
+        text_config=TEXT | rope_of_three_axes(),
         **_IDS,
     )
     return transformers.Qwen2_5_VLForConditionalGeneration, config
@@ -137,7 +131,7 @@ _DEEPSTACK = {
     "depth": 3, "deepstack_visual_indexes": [0, 1], "intermediate_size": 32,
     "out_hidden_size": HIDDEN, "num_position_embeddings": 16,
 }  # fmt: skip
-_QWEN3_TEXT = {"num_hidden_layers": 3, "head_dim": 8, **_rope(mrope_interleaved=True)}
+_QWEN3_TEXT = {"num_hidden_layers": 3, "head_dim": 8, **rope_of_three_axes(mrope_interleaved=True)}
 
 
 def _qwen3_config():

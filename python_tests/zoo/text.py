@@ -33,3 +33,16 @@ def siglip(side: int):
 def pixtral():
     """A tower for images of any size up to 32 x 32 pixels, patches of 4 x 4."""
     return transformers.PixtralVisionConfig(**VISION, image_size=32, patch_size=4)
+
+
+def rope_of_three_axes(**more) -> dict:
+    """Rotary positions (t, h, w) of a text config, for heads of 8: transformers 5 renamed it."""
+    kind = {"rope_type": "default", "mrope_section": [2, 1, 1], **more}
+    if before_transformers_5():
+        return {"rope_scaling": kind, "rope_theta": 1e4}
+    return {"rope_parameters": kind | {"rope_theta": 1e4}}
+
+
+def before_transformers_5() -> bool:
+    """Whether this is transformers 4, which a smoke test runs."""
+    return int(transformers.__version__.split(".")[0]) < 5
