@@ -10,6 +10,8 @@ PYTHON ?= python3
 # Always installed first and by exact version: whatever needs torch later is then content, and pip
 # never goes looking for one. It may hold options of pip's too, for an index with smaller CPU builds.
 TORCH ?= torch==2.13.0
+# Processors of videos need it, in tests; its version is the one for that torch.
+TORCHVISION ?= torchvision==0.28.0
 RUFF ?= ruff==0.17.6
 CLANG_FORMAT ?= clang-format==23.1.5
 BUILD_TOOLS := setuptools wheel pybind11 cmake ninja
@@ -34,7 +36,7 @@ CXX_FILES = $(shell find csrc bench -name '*.h' -o -name '*.hpp' -o -name '*.c' 
 demo: install
 	$(BIN)/python -m mi_pruner_cuda demo
 
-test: install $(VENV)/transformers-4.57
+test: install $(VENV)/transformers-4.57 $(VENV)/torchvision
 	.ci/system-tools
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
@@ -72,6 +74,13 @@ $(VENV)/build-tools: pyproject.toml Makefile $(VENV)/pyvenv.cfg
 $(VENV)/transformers-4.57: Makefile $(VENV)/pyvenv.cfg
 	rm -rf $@
 	$(BIN)/pip install --quiet --target $@ transformers==4.57.6
+	touch $@
+
+# Apart as well, and without what it asks for: a build that does not suit the torch here would keep
+# transformers from loading.
+$(VENV)/torchvision: Makefile $(VENV)/build-tools
+	rm -rf $@
+	$(BIN)/pip install --quiet --no-deps --target $@ $(TORCHVISION)
 	touch $@
 
 $(LLAMA)/installed: $(LLAMA)/fetched

@@ -122,7 +122,8 @@ def choose(
         if not own:
             report.append(ImageReport(item, None, 0, 0, "no image in the prompt"))
             continue
-        ids = query.ids(input_ids[item], real[item])
+        spans = [(int(visual.columns[0]), int(visual.columns[-1])) for visual in own]
+        ids = query.ids(input_ids[item], real[item], spans)
         # At least one id, so that the width is known; without text its row is cut off again.
         text = embed(torch.tensor(ids or [0], device=input_ids.device))[: len(ids)].to(embeddings)
         drafts = [_Draft(visual) for visual in own]

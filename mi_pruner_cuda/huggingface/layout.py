@@ -9,7 +9,6 @@ breaks; never the names of models.
 
 import math
 from dataclasses import dataclass
-from itertools import pairwise
 
 import torch
 from torch import nn
@@ -116,7 +115,7 @@ def tiles_by_mark(scene: Scene, kind: str, visual: torch.Tensor) -> list[Shape]:
 def tiles_in_rows(scene: Scene, kind: str, visual: torch.Tensor) -> list[Shape]:
     """The same, with a line break behind each row of tiles (Idefics3, SmolVLM)."""
     return [
-        _tiles([len(run) for run in group], _columns_of_tiles(group[:-1]))
+        _tiles([len(run) for run in group], _columns_of_tiles(scene.call.input_ids, group))
         for group in _pictures_by_mark(scene, visual)
     ]
 
@@ -293,10 +292,10 @@ def _tiles(sizes: list[int], columns: int | None) -> Shape:
     )
 
 
-def _columns_of_tiles(tiles: list[Run]) -> int | None:
-    """Tiles beside each other have two tokens between (a frame and a mark), rows one more."""
-    gaps = [b.start - a.stop for a, b in pairwise(tiles)]
-    return next((i for i, gap in enumerate(gaps, 1) if gap > 2), len(tiles)) or None
+def _columns_of_tiles(ids: torch.Tensor, group: list[Run]) -> int | None:
+    """Behind the overview and behind each tile but a row's last stands the frame's token."""
+    behind = [int(ids[run.item, run.stop]) if run.stop < ids.shape[1] else -1 for run in group]
+    return next((i for i, token in enumerate(behind[:-1], 1) if token != behind[-1]), None)
 
 
 def _is_break(scene: Scene, run: Run) -> list[bool]:
@@ -356,7 +355,8 @@ def _square_frames(tokens: int, side: int, first: int) -> Shape:
 def _grid_from_positions(positions: torch.Tensor | None, columns: torch.Tensor) -> Shape:
     """columns: int64 (tokens, 2), item and column of each placeholder.
 
-    Frames are the runs where text lies between (Qwen3-VL), else the distinct times.
+    Frames are the runs where text lies between (Qwen3-VL), else what rows and columns leave: two
+    frames may have the same time (Qwen2.5-VL at more frames a second than it counts).
     """
     tokens = len(columns)
     if positions is None or positions.dim() != 3:
@@ -368,6 +368,6 @@ def _grid_from_positions(positions: torch.Tensor | None, columns: torch.Tensor) 
     frames = 1 + int((columns[:, 1].diff() != 1).sum())
     if tokens % frames:
         return Shape(tokens)
-    t, h, w = (len(axis.unique()) for axis in planes[:, : tokens // frames])
-    t = frames if frames > 1 else t
+    h, w = (len(axis.unique()) for axis in planes[1:, : tokens // frames])
+    t = tokens // (h * w)
     return _frames((t, h, w)) if t * h * w == tokens else Shape(tokens)

@@ -25,6 +25,8 @@ class ModelSpec:
     marks: config attributes of ids that are never part of a question, beside the special tokens.
     one_placeholder: videos stand behind the image's id.
     attentions: implementations of attention that the class has and that are tested.
+    writes: patterns of text that the processor writes around pictures and frames, beside their
+        marks: never part of a question.
     notes: what to know about it.
     """
 
@@ -35,12 +37,20 @@ class ModelSpec:
     marks: tuple[str, ...] = ()
     one_placeholder: bool = False
     attentions: tuple[str, ...] = ("sdpa", "eager")
+    writes: tuple[str, ...] = ()
     notes: str = ""
 
 
 _QWEN_MARKS = ("vision_start_token_id", "vision_end_token_id", "vision_token_id")
 _GLM_MARKS = (
     "image_start_token_id", "image_end_token_id", "video_start_token_id", "video_end_token_id",
+)  # fmt: skip
+_SMOLVLM_WRITES = (
+    r"You are provided the following series of [a-z -]+ frames from a [\d:]+ \[H:MM:SS\] video\.",
+    r"Frame from \d\d:\d\d:",
+)
+_GEMMA3_WRITES = (
+    "Here is the original image", "and here are some crops to help you see better",
 )  # fmt: skip
 _BREAKS = "learned row breaks stay, outside the budget"
 _TABLE = (
@@ -66,15 +76,18 @@ _TABLE = (
         notes="DeepStack planes are cut alike",
     ),
     ModelSpec(
-        "internvl", "InternVL", layout.tiles_in_a_row,
+        "internvl", "InternVL", layout.tiles_in_a_row, writes=(r"Frame\d+: ",),
         notes="a video's frames are images of their own",
     ),
     ModelSpec("idefics3", "Idefics3", layout.tiles_in_rows),
     ModelSpec(
-        "smolvlm", "SmolVLM", layout.tiles_in_rows,
+        "smolvlm", "SmolVLM", layout.tiles_in_rows, writes=_SMOLVLM_WRITES,
         notes="a video's frames are images of their own",
     ),
-    ModelSpec("gemma3", "Gemma 3", layout.same_size, notes="crops are images of their own"),
+    ModelSpec(
+        "gemma3", "Gemma 3", layout.same_size, writes=_GEMMA3_WRITES,
+        notes="crops are images of their own",
+    ),
     ModelSpec("paligemma", "PaliGemma", layout.same_size),
     ModelSpec(
         "mistral3", "Mistral 3 (Pixtral)", layout.rows_by_break, notes="row-break tokens stay"

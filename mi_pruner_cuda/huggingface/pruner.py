@@ -46,6 +46,9 @@ _HANDLED = {
     *planes.NAMES,
 }
 
+# Of columns that a loss ignores, to all of transformers.
+_NO_LABEL = -100
+
 # Arguments of the vision-and-language module with a column per new token on their last axis.
 _CUT = ("input_ids", "position_ids", "mm_token_type_ids", "token_type_ids", "cache_position")
 
@@ -185,10 +188,14 @@ class Pruner:
     def __exit__(self, *_) -> None:
         self.detach()
 
-    def _note_outputs(self, model, args, kwargs) -> None:
+    def _note_outputs(self, model, args, kwargs):
         """Before the model with its head: arguments that need the logits of every column."""
         inputs = _named(model, args, kwargs)
-        if inputs.get("labels") is not None:
+        labels = inputs.get("labels")
+        if labels is not None and bool((labels == _NO_LABEL).all()):
+            # PaliGemma's processor returns these with every prompt; there is no loss to take.
+            return (), inputs | {"labels": None}
+        if labels is not None:
             self._refused = (
                 "labels: the loss would be taken at columns that pruning moves; detach() the pruner"
             )
@@ -196,6 +203,7 @@ class Pruner:
             self._refused = (
                 "logits_to_keep: got a tensor, allowed while pruning is an int (from the end)"
             )
+        return None
 
     def _forget_outputs(self, *_) -> None:
         self._refused = None

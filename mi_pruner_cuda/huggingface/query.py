@@ -1,6 +1,8 @@
 """Which token ids stand for the question."""
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Sequence
+from itertools import accumulate
 from numbers import Integral
 
 import torch
@@ -8,6 +10,8 @@ import torch
 from .models import Parts
 from .template import learn_template
 
+_BEGINS = ("vision_start_token_id", "image_start_token_id", "video_start_token_id")
+_ENDS = ("vision_end_token_id", "image_end_token_id", "video_end_token_id")
 _SPECIAL_IDS = ("bos_token_id", "eos_token_id", "pad_token_id", "unk_token_id")
 
 
@@ -37,10 +41,15 @@ class Query:
                 f"tokenizer: got {type(processor).__name__}, allowed is a tokenizer or a processor"
             )
         self._given = None
+        self._everything = False
         self._tokenizer = tokenizer
         self.text_free = query is None
         self._special = _special_ids(parts, tokenizer) | self._placeholders
         self._template = None
+        self._writes = [re.compile(pattern) for pattern in parts.spec.writes]
+        config = parts.model.config
+        self._begin = {getattr(config, name, None) for name in _BEGINS} - {None}
+        self._end = {getattr(config, name, None) for name in _ENDS} - {None}
         if query is None:
             self._given = []
             self.source = "no text: the kept rows do not depend on the question"
@@ -50,6 +59,7 @@ class Query:
             self.source = _describe(tokenizer, self._template)
         elif isinstance(query, str) and query == "all":
             self._special = self._placeholders
+            self._everything = True
             self.source = "all text of the prompt"
         elif isinstance(query, str):
             self._given = _tokenize(query, tokenizer)
@@ -62,19 +72,29 @@ class Query:
         """Each id as text; [] without a tokenizer."""
         return [] if self._tokenizer is None else [self._tokenizer.decode([i]) for i in ids]
 
-    def ids(self, row: torch.Tensor, real: torch.Tensor) -> list[int]:
+    def ids(
+        self, row: torch.Tensor, real: torch.Tensor, spans: Sequence[tuple[int, int]] = ()
+    ) -> list[int]:
         """The question's token ids.
 
         Args:
             row: int64 (L), the item's input_ids.
             real: bool (L), False for padding.
+            spans: first and last column of each image and video: what stands between is the
+                processor's, such as marks of tiles and times of frames.
 
         Raises:
             ValueError: nothing is left.
         """
         if self._given is not None:
             return self._given
+        if not self._everything:
+            row = row.clone()
+            for first, last in spans:
+                row[first : last + 1] = min(self._placeholders)
         tokens = row[real.to(row.device)].tolist()
+        if not self._everything:
+            tokens = self._without_frames(tokens)
         if self._template is None:
             found = [token for token in tokens if token not in self._special]
         else:
@@ -87,6 +107,14 @@ class Query:
             )
         return found
 
+    def _without_frames(self, tokens: list[int]) -> list[int]:
+        """What stands within a video's marks, but in none of its frames, becomes a placeholder."""
+        depth, found = 0, []
+        for token in tokens:
+            depth += (token in self._begin) - (token in self._end)
+            found.append(min(self._placeholders) if depth else token)
+        return tokens if depth else found  # unpaired marks are not understood
+
     def _outside_template(self, tokens: list[int]) -> list[int]:
         found: list[int] = []
         segment: list[int] = []
@@ -95,9 +123,27 @@ class Query:
                 segment.append(token)
                 continue
             own = self._template.strip(segment)
-            found += [t for t, keep in zip(segment, own, strict=True) if keep]
+            written = self._written(segment)
+            kept = [t for t, keep, by in zip(segment, own, written, strict=True) if keep and not by]
+            found += _without_blanks(kept, self._tokenizer)
             segment = []
         return found
+
+    def _written(self, segment: list[int]) -> list[bool]:
+        """Which tokens of a segment between special tokens the processor wrote."""
+        pieces = [self._tokenizer.decode([token]) for token in segment]
+        ends = [*accumulate(map(len, pieces))]
+        spans = [m.span() for pattern in self._writes for m in pattern.finditer("".join(pieces))]
+        return [
+            any(begin < end and end - len(piece) < stop for begin, stop in spans)
+            for piece, end in zip(pieces, ends, strict=True)
+        ]
+
+
+def _without_blanks(tokens: list[int], tokenizer) -> list[int]:
+    """Without blanks and line breaks at either end: processors write them around images."""
+    words = [i for i, token in enumerate(tokens) if tokenizer.decode([token]).strip()]
+    return tokens[words[0] : words[-1] + 1] if words else []
 
 
 def _special_ids(parts: Parts, tokenizer) -> set[int]:
@@ -111,6 +157,9 @@ def _special_ids(parts: Parts, tokenizer) -> set[int]:
             ids.update(
                 value if isinstance(value, list | tuple) else () if value is None else (value,)
             )
+    # Not all are listed as such: Idefics3's processor replaces the list by three of its own.
+    added = getattr(tokenizer, "added_tokens_decoder", None) or {}
+    ids.update(token for token, what in added.items() if what.special)
     return ids | set(getattr(tokenizer, "all_special_ids", None) or ())
 
 
