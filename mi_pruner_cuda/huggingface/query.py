@@ -1,17 +1,14 @@
 """Which token ids stand for the question."""
 
-import re
 from collections.abc import Iterable, Sequence
-from itertools import accumulate
 from numbers import Integral
 
 import torch
 
 from .models import Parts
 from .template import learn_template
+from .written import Written
 
-_BEGINS = ("vision_start_token_id", "image_start_token_id", "video_start_token_id")
-_ENDS = ("vision_end_token_id", "image_end_token_id", "video_end_token_id")
 _SPECIAL_IDS = ("bos_token_id", "eos_token_id", "pad_token_id", "unk_token_id")
 
 
@@ -46,10 +43,7 @@ class Query:
         self.text_free = query is None
         self._special = _special_ids(parts, tokenizer) | self._placeholders
         self._template = None
-        self._writes = [re.compile(pattern) for pattern in parts.spec.writes]
-        config = parts.model.config
-        self._begin = {getattr(config, name, None) for name in _BEGINS} - {None}
-        self._end = {getattr(config, name, None) for name in _ENDS} - {None}
+        self._written = Written(parts.model.config, parts.spec.writes, parts.image_token, tokenizer)
         if query is None:
             self._given = []
             self.source = "no text: the kept rows do not depend on the question"
@@ -88,13 +82,10 @@ class Query:
         """
         if self._given is not None:
             return self._given
-        if not self._everything:
-            row = row.clone()
-            for first, last in spans:
-                row[first : last + 1] = min(self._placeholders)
-        tokens = row[real.to(row.device)].tolist()
-        if not self._everything:
-            tokens = self._without_frames(tokens)
+        if self._everything:
+            tokens = row[real.to(row.device)].tolist()
+        else:
+            tokens = self._written.hide(row, real, spans)
         if self._template is None:
             found = [token for token in tokens if token not in self._special]
         else:
@@ -107,14 +98,6 @@ class Query:
             )
         return found
 
-    def _without_frames(self, tokens: list[int]) -> list[int]:
-        """What stands within a video's marks, but in none of its frames, becomes a placeholder."""
-        depth, found = 0, []
-        for token in tokens:
-            depth += (token in self._begin) - (token in self._end)
-            found.append(min(self._placeholders) if depth else token)
-        return tokens if depth else found  # unpaired marks are not understood
-
     def _outside_template(self, tokens: list[int]) -> list[int]:
         found: list[int] = []
         segment: list[int] = []
@@ -122,28 +105,9 @@ class Query:
             if token is not None and token not in self._special:
                 segment.append(token)
                 continue
-            own = self._template.strip(segment)
-            written = self._written(segment)
-            kept = [t for t, keep, by in zip(segment, own, written, strict=True) if keep and not by]
-            found += _without_blanks(kept, self._tokenizer)
+            found += self._written.strip(segment, self._template.strip(segment))
             segment = []
         return found
-
-    def _written(self, segment: list[int]) -> list[bool]:
-        """Which tokens of a segment between special tokens the processor wrote."""
-        pieces = [self._tokenizer.decode([token]) for token in segment]
-        ends = [*accumulate(map(len, pieces))]
-        spans = [m.span() for pattern in self._writes for m in pattern.finditer("".join(pieces))]
-        return [
-            any(begin < end and end - len(piece) < stop for begin, stop in spans)
-            for piece, end in zip(pieces, ends, strict=True)
-        ]
-
-
-def _without_blanks(tokens: list[int], tokenizer) -> list[int]:
-    """Without blanks and line breaks at either end: processors write them around images."""
-    words = [i for i, token in enumerate(tokens) if tokenizer.decode([token]).strip()]
-    return tokens[words[0] : words[-1] + 1] if words else []
 
 
 def _special_ids(parts: Parts, tokenizer) -> set[int]:
