@@ -172,11 +172,13 @@ def test_batch_equals_items_one_by_one(one):
 
 
 @pytest.mark.parametrize("positions", ["original", "renumbered"])
-def test_cached_generation_equals_recomputation(one, positions):
+@pytest.mark.parametrize("query", [QUERY, "question"], ids=["given", "found"])
+def test_cached_generation_equals_recomputation(one, positions, query):
+    """What was generated since is no part of a question that is found in the prompt."""
     family, model = one
     for prompts in batches(family):
         inputs = family.inputs(model, prompts)
-        with attach(model, keep=0.25, query=QUERY, positions=positions) as pruner:
+        with attach(model, keep=0.25, query=query, positions=positions) as pruner:
             cached = steps(model, inputs)
             said = [(r.tokens_before, r.tokens_after, r.grid) for r in pruner.report]
             torch.testing.assert_close(

@@ -55,8 +55,10 @@ class Call:
         """Which images and videos these are: generate passes the same tensors at every step."""
         found: list[torch.Tensor] = []
         for kind in KINDS:
-            features, pixels = self.features(kind), self.pixels(kind)
-            found += features if features is not None else [] if pixels is None else [pixels]
+            rows, pixels = getattr(self._encoded(kind), "pooler_output", None), self.pixels(kind)
+            # Not features(): rows of one tensor would be new views at every step.
+            given = pixels if rows is None else rows
+            found += [] if given is None else [given] if torch.is_tensor(given) else list(given)
         return found
 
     def _encoded(self, kind: str):

@@ -148,10 +148,10 @@ def pools(visuals: list[Visual], options: Options) -> list[Pool]:
         content = _content(visual)
         blocks = visual.shape.blocks or (range(visual.shape.tokens),)
         in_blocks = [content[(content >= b.start) & (content < b.stop)] for b in blocks]
-        own_each = "per-crop" if visual.kind == "image" else "per-frame"
-        if own_each in (options.budget, options.video_budget):
+        film = visual.kind == "video"
+        if options.video_budget == "per-frame" if film else options.budget == "per-crop":
             found += [Pool([(visual, tokens)], []) for tokens in in_blocks if len(tokens)]
-        elif visual.kind == "video":
+        elif film:
             ends = torch.tensor([0, *map(len, in_blocks)]).cumsum(0).tolist()
             groups = [range(a, b) for a, b in pairwise(ends) if b > a]
             found.append(Pool([(visual, content)], groups))
@@ -271,13 +271,21 @@ def _check_choice(selection, n: int) -> None:
     """A selector of the user's must keep to what select guarantees."""
     if not isinstance(selection, Selection):
         raise TypeError(f"selector: it returned {type(selection).__name__}, allowed is a Selection")
-    indices = selection.indices
+    indices, scores = selection.indices, selection.scores
+    whole = isinstance(indices, torch.Tensor) and indices.dtype == torch.int64
+    if not whole or indices.dim() != 1:
+        raise TypeError(
+            f"selector: it returned indices {indices!r}, allowed is an int64 tensor (K)"
+        )
     ascending = bool((indices.diff() > 0).all())
     if not (ascending and len(indices) and int(indices[0]) >= 0 and int(indices[-1]) < n):
         raise ValueError(
             f"selector: it returned indices {indices.tolist()}, allowed are ascending indices in "
             f"[0, {n}), at least one"
         )
+    if not isinstance(scores, torch.Tensor) or scores.shape != (n,):
+        shape = tuple(scores.shape) if isinstance(scores, torch.Tensor) else type(scores).__name__
+        raise ValueError(f"selector: it returned scores {shape}, allowed is a tensor ({n},)")
 
 
 def _choice(name: str, value, allowed: tuple[str, ...]) -> None:

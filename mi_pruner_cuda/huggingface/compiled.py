@@ -1,18 +1,26 @@
 """Forward hooks and torch.compile."""
 
 import torch
+from torch import nn
 
 
-def outside(hook):
-    """The hook, a method, run by Python between compiled graphs: what it does depends on data."""
-    wrapped = torch.compiler.disable(hook)
-    wrapped.mipruner_owner = hook.__self__
+def outside(hook, module: nn.Module):
+    """The hook of a module, run by Python between compiled graphs: what it does depends on data.
+
+    On another module it does nothing: copying a model copies its hooks, but not their pruner.
+    """
+
+    def run(called, *args):
+        return hook(called, *args) if called is module else None
+
+    wrapped = torch.compiler.disable(run)
+    wrapped.mipruner_module = module
     return wrapped
 
 
-def owner(hook):
-    """The pruner whose hook this is; None for anybody else's."""
-    return getattr(hook, "mipruner_owner", None)
+def is_ours(hook, module: nn.Module) -> bool:
+    """Whether this is a hook that a pruner has on this module."""
+    return getattr(hook, "mipruner_module", None) is module
 
 
 def forget() -> None:

@@ -94,14 +94,10 @@ def _new_columns(embeddings: torch.Tensor, cache) -> torch.Tensor:
 def _own_function(base):
     """create_masks_for_generate of the class with a head in the module where base is defined."""
     for model_class in vars(sys.modules[type(base).__module__]).values():
-        own = vars(model_class).get("create_masks_for_generate") if _is_class(model_class) else None
-        if own is not None and getattr(model_class, "config_class", None) is type(base.config):
+        own = isinstance(model_class, type) and "create_masks_for_generate" in vars(model_class)
+        if own and getattr(model_class, "config_class", None) is type(base.config):
             return model_class.create_masks_for_generate
     return None
-
-
-def _is_class(value) -> bool:
-    return isinstance(value, type)
 
 
 def _equal(a, b) -> bool:
@@ -112,7 +108,7 @@ def _equal(a, b) -> bool:
             and a.keys() == b.keys()
             and all(_equal(a[name], b[name]) for name in a)
         )
-    if a is None or b is None:
+    if not isinstance(a, torch.Tensor) or not isinstance(b, torch.Tensor):
         return a is b
     return a.shape == b.shape and a.dtype == b.dtype and torch.equal(a, b.to(a.device))
 

@@ -140,6 +140,11 @@ def find_parts(model) -> Parts:
         raise TypeError(
             f"model: got {name}, which has no vision_config: there are no visual tokens to prune"
         )
+    if getattr(config, "is_encoder_decoder", False):
+        raise ValueError(
+            f"model: got {name}, an encoder-decoder; allowed are models whose decoder reads image "
+            "rows among those of the text"
+        )
     base, decoder = _find_modules(model, name)
     image_token = image_token_of(config)
     if image_token is None:

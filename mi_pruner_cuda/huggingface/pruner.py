@@ -11,7 +11,7 @@ What happens in one forward of an attached model:
 """
 
 import inspect
-import weakref
+import threading
 
 import torch
 
@@ -22,6 +22,8 @@ from .columns import CacheState, kept_columns, next_positions, renumber
 from .layout import Scene
 from .models import Parts, find_parts
 from .query import Query
+from .refusals import check_flash, check_unknown
+from .repeated import RepeatedPrompt
 from .report import ImageReport, Report
 from .step import (
     Step,
@@ -34,17 +36,6 @@ from .step import (
     write_state,
 )
 from .visuals import find_visuals, placeholders
-
-# Arguments of the language model that are handled by name.
-_HANDLED = {
-    "inputs_embeds",
-    "position_ids",
-    "attention_mask",
-    "cache",
-    "past_key_values",
-    "cache_position",
-    *planes.NAMES,
-}
 
 # Of columns that a loss ignores, to all of transformers.
 _NO_LABEL = -100
@@ -123,9 +114,26 @@ def attach(
     parts = find_parts(model)
     for module in (parts.model, parts.base, parts.language_model):
         for hook in module._forward_pre_hooks.values():
-            if compiled.owner(hook) is not None:
+            if compiled.is_ours(hook, module):
                 raise RuntimeError("model: it already has a pruner; call that one's detach() first")
     return Pruner(parts, options, Query(parts, query, tokenizer))
+
+
+class _Forward(threading.local):
+    """What is known of the forward in progress, in each thread of its own.
+
+    call: the vision-and-language module's.
+    masks: of that call, (B, past) over the cache and (B, L).
+    refused: why this forward must not be pruned.
+    pending: to be noted on the cache after the language model.
+    prompt: the latest one without a cache; outlives the forward.
+    """
+
+    call: Call | None = None
+    masks: tuple[torch.Tensor, torch.Tensor] | None = None
+    refused: str | None = None
+    pending: CacheState | None = None
+    prompt: RepeatedPrompt | None = None
 
 
 class Pruner:
@@ -136,11 +144,7 @@ class Pruner:
         self.parts = parts
         self.options = options
         self._query = query
-        self._call: Call | None = None  # of the forward in progress
-        self._masks: tuple | None = None  # of that call, (B, past) and (B, L)
-        self._refused: str | None = None  # why this forward must not be pruned
-        self._pending: CacheState | None = None  # to be noted on the cache after the language model
-        self._prompt: _Prompt | None = None  # the latest one without a cache
+        self._now = _Forward()
         self._handles = []
         try:
             self._register()
@@ -161,13 +165,13 @@ class Pruner:
 
     def _before(self, module, hook) -> None:
         self._handles.append(
-            module.register_forward_pre_hook(compiled.outside(hook), with_kwargs=True)
+            module.register_forward_pre_hook(compiled.outside(hook, module), with_kwargs=True)
         )
 
     def _after(self, module, hook, always: bool = True) -> None:
         # always: a forward that raises must not leave its call noted.
         self._handles.append(
-            module.register_forward_hook(compiled.outside(hook), always_call=always)
+            module.register_forward_hook(compiled.outside(hook, module), always_call=always)
         )
 
     def detach(self) -> None:
@@ -180,7 +184,7 @@ class Pruner:
             compiled.forget()
         while self._handles:
             self._handles.pop().remove()
-        self._call = self._masks = self._refused = self._pending = self._prompt = None
+        self._now = _Forward()
 
     def __enter__(self) -> "Pruner":
         return self
@@ -191,25 +195,27 @@ class Pruner:
     def _note_outputs(self, model, args, kwargs):
         """Before the model with its head: arguments that need the logits of every column."""
         inputs = _named(model, args, kwargs)
+        self._now.refused = None
         labels = inputs.get("labels")
         if labels is not None and bool((labels == _NO_LABEL).all()):
             # PaliGemma's processor returns these with every prompt; there is no loss to take.
             return (), inputs | {"labels": None}
         if labels is not None:
-            self._refused = (
+            self._now.refused = (
                 "labels: the loss would be taken at columns that pruning moves; detach() the pruner"
             )
         elif isinstance(inputs.get("logits_to_keep"), torch.Tensor):
-            self._refused = (
+            self._now.refused = (
                 "logits_to_keep: got a tensor, allowed while pruning is an int (from the end)"
             )
         return None
 
     def _forget_outputs(self, *_) -> None:
-        self._refused = None
+        self._now.refused = None
 
     def _note_call(self, base, args, kwargs):
         """Before the vision-and-language module."""
+        self._forget_call()  # an interrupt (KeyboardInterrupt) runs no hook after the module
         if base.training:
             raise RuntimeError("model: it is in training mode; call eval() or detach() the pruner")
         inputs = _named(base, args, kwargs)
@@ -231,16 +237,17 @@ class Pruner:
             # a window from them would put the window behind the cache's last column.
             inputs["cache_position"] = past + torch.arange(len(numbers), device=numbers.device)
             changed = True
-        self._call = call = Call(inputs.get("input_ids"), inputs)
+        self._now.call = call = Call(inputs.get("input_ids"), inputs)
         if call.input_ids is not None and self._concerns(call):
-            changed |= self._make_mask_plain(call)
+            self._now.masks = physical_masks(inputs, *call.input_ids.shape, call.input_ids.device)
+            changed |= self._give_plain_mask(inputs)
         return ((), inputs) if changed else None
 
     def _concerns(self, call: Call) -> bool:
         """Whether there is something to prune or something pruned."""
         return holds_pruned_columns(call.inputs) or any(map(call.brings, KINDS))
 
-    def _make_mask_plain(self, call: Call) -> bool:
+    def _give_plain_mask(self, inputs: dict) -> bool:
         """Replaces a mask that is not (B, past + L) over physical columns by one that is.
 
         Whoever makes masks for attention from it, this module or its language model, then makes the
@@ -249,10 +256,8 @@ class Pruner:
         Returns:
             Whether it was replaced.
         """
-        inputs, ids = call.inputs, call.input_ids
-        self._masks = physical_masks(inputs, *ids.shape, ids.device)
         given = inputs.get("attention_mask")
-        whole = torch.cat(self._masks, dim=1)
+        whole = torch.cat(self._now.masks, dim=1)
         if given is None and bool(whole.all()):
             return False
         plain = isinstance(given, torch.Tensor) and given.shape == whole.shape
@@ -262,30 +267,30 @@ class Pruner:
         return True
 
     def _forget_call(self, *_) -> None:
-        self._call = self._masks = self._pending = None
+        self._now.call = self._now.masks = self._now.pending = None
 
     def _note_cache(self, module, args, output) -> None:
         """After the language model."""
-        if self._pending is None:
+        if self._now.pending is None:
             return
         parts = output if isinstance(output, tuple) else output.values()
         cache = next((part for part in parts if hasattr(part, "get_seq_length")), None)
         if cache is not None:
-            write_state(cache, self._pending)
-        self._pending = None
+            write_state(cache, self._now.pending)
+        self._now.pending = None
 
     def _prune(self, module, args, kwargs):
         """Before the language model."""
         inputs = _named(module, args, kwargs)
         if inputs.get("inputs_embeds") is None:
             return None
-        given = self._call is None or self._call.inputs.get("position_ids") is not None
-        step = Step(inputs, given, self._masks)
+        given = self._now.call is None or self._now.call.inputs.get("position_ids") is not None
+        step = Step(inputs, given, self._now.masks)
         keep = self._select(step)
         if keep is not None and not bool(keep.all()):
-            if self._refused is not None:
-                raise ValueError(self._refused)
-            _check_unknown(inputs)
+            if self._now.refused is not None:
+                raise ValueError(self._now.refused)
+            check_unknown(inputs)
             changed = self._pruned_inputs(inputs, step, keep)
         elif step.state is not None:
             changed = step.continued_inputs()
@@ -298,22 +303,22 @@ class Pruner:
 
     def _select(self, step: Step) -> torch.Tensor | None:
         """Bool (B, L), False for columns to drop; None where the call brings no images."""
-        call = self._call
+        call = self._now.call
         if call is None or call.input_ids is None:
             return None
         if step.past > 0 and not call.vision_tensors():
             return None  # decoding; a generated placeholder is text
         if not any(bool(v.any()) for v in placeholders(call, self.parts).values()):
             if step.past == 0:
-                self._prompt = None
+                self._now.prompt = None
                 self.report = Report(
                     ImageReport(item, None, 0, 0, "no image in the prompt")
                     for item in range(call.input_ids.shape[0])
                 )
             return None
-        if step.past == 0 and self._prompt is not None and self._prompt.goes_on_in(call):
+        if step.past == 0 and self._now.prompt is not None and self._now.prompt.goes_on_in(call):
             # Without a cache each step repeats the prompt: what was generated since is no question.
-            return self._prompt.extend(call)
+            return self._now.prompt.extend(call)
         call.check_whole()
         scene = Scene(
             call, self.parts.model.config, self.parts.base, step.embeddings, step.positions
@@ -327,7 +332,7 @@ class Pruner:
             self.parts.model.get_input_embeddings(),
             self.options,
         )
-        self._prompt = _Prompt(call, keep) if step.past == 0 else None
+        self._now.prompt = RepeatedPrompt(call, keep) if step.past == 0 else None
         return keep
 
     def _pruned_inputs(self, inputs: dict, step: Step, keep: torch.Tensor) -> dict:
@@ -346,7 +351,7 @@ class Pruner:
             # The plane before (t, h, w) numbers tokens, only to tell packed sequences apart.
             count = torch.arange(positions.shape[-1], device=positions.device)
             positions[0] = step.past + count
-        self._pending = CacheState(
+        self._now.pending = CacheState(
             mask=mask,
             logical=step.logical + step.length,
             next_position=next_positions(given, step.real),
@@ -354,8 +359,8 @@ class Pruner:
             padded=not bool(mask.all()),
             axes=3 if positions.dim() == 3 else 1,
         )
-        if not self._pending.padded:
-            _check_flash(self.parts.language_model.config, positions)
+        if not self._now.pending.padded:
+            check_flash(self.parts.language_model.config, positions)
         embeddings = columns.rows(step.embeddings)
         return {
             "inputs_embeds": embeddings,
@@ -374,37 +379,11 @@ class Pruner:
             self.parts.base,
             self.parts.model.config,
             inputs,
-            masks.token_types(self._call.inputs),
+            masks.token_types(self._now.call.inputs),
             torch.cat([step.cached_mask, step.real], dim=1),
             (embeddings, mask),
             columns,
         )
-
-
-class _Prompt:
-    """The latest uncached prompt, to recognise its repetition with one more token."""
-
-    def __init__(self, call: Call, keep: torch.Tensor):
-        self._ids = call.input_ids
-        self._vision = [weakref.ref(x) for x in call.vision_tensors()]
-        self._keep = keep
-        self._length = keep.shape[1]
-
-    def goes_on_in(self, call: Call) -> bool:
-        """Whether these are the same prompt and images, one token longer than last time."""
-        vision = call.vision_tensors()
-        return (
-            call.input_ids.shape == (self._keep.shape[0], self._length + 1)
-            and len(vision) == len(self._vision)
-            and all(old() is new for old, new in zip(self._vision, vision, strict=True))
-            and torch.equal(call.input_ids[:, : self._keep.shape[1]], self._ids)
-        )
-
-    def extend(self, call: Call) -> torch.Tensor:
-        """Bool (B, L): the prompt's choice, and everything after it."""
-        self._length = call.input_ids.shape[1]
-        more = self._keep.new_ones(self._keep.shape[0], self._length - self._keep.shape[1])
-        return torch.cat([self._keep, more], dim=1)
 
 
 def _named(module, args: tuple, kwargs: dict) -> dict:
@@ -412,37 +391,3 @@ def _named(module, args: tuple, kwargs: dict) -> dict:
     if not args:
         return dict(kwargs)
     return {**dict(zip(inspect.signature(module.forward).parameters, args, strict=False)), **kwargs}
-
-
-def _check_flash(config, positions: torch.Tensor) -> None:
-    """Refuses positions that transformers' FlashAttention would cut into sequences wrongly.
-
-    It drops a mask of ones, takes gaps in a batch of one for packed sequences, and lets each begin
-    at position 0: right for a prompt that begins there, no sequence at all otherwise. (t, h, w)
-    positions are not read so.
-
-    Args:
-        config: the language model's.
-        positions: int64 (B, P) or (.., B, P), those of a batch without padding.
-    """
-    flash = "flash" in (getattr(config, "_attn_implementation", None) or "")
-    if not flash or positions.dim() == 3 or len(positions) != 1:
-        return
-    if int(positions[0, 0]) != 0 and bool((positions.diff() != 1).any()):
-        raise ValueError(
-            "positions: FlashAttention reads the gaps of a prompt whose first token was pruned, or "
-            'of a later turn, as packed sequences; pass positions="renumbered"'
-        )
-
-
-def _check_unknown(inputs: dict) -> None:
-    """An argument with a column per token that nobody cuts would be wrong silently."""
-    shape = inputs["inputs_embeds"].shape[:2]
-    for name, value in inputs.items():
-        if name in _HANDLED or not isinstance(value, torch.Tensor) or value.dim() < 2:
-            continue
-        if shape in (value.shape[:2], value.shape[-2:]):
-            raise ValueError(
-                f"{name}: the language model got a {tuple(value.shape)} tensor with a column per "
-                "token; missing is how to prune it"
-            )

@@ -16,7 +16,6 @@ class Query:
     """Finds the question in a row of input_ids, or holds the one that the user gave.
 
     source: in words, where the token ids come from.
-    text_free: True where no text is wanted at all.
     """
 
     def __init__(self, parts: Parts, query, processor):
@@ -40,7 +39,6 @@ class Query:
         self._given = None
         self._everything = False
         self._tokenizer = tokenizer
-        self.text_free = query is None
         self._special = _special_ids(parts, tokenizer) | self._placeholders
         self._template = None
         self._written = Written(parts.model.config, parts.spec.writes, parts.image_token, tokenizer)

@@ -40,7 +40,8 @@ class ImageReport:
 
     item: row of the batch. Beam search and num_return_sequences repeat each prompt before the
         prefill, so their rows are those of the repeated batch.
-    image: the image's (or video's) number within its item; None where the prompt has none.
+    image: the image's number among its item's images, or the video's among its videos; None where
+        the prompt has none.
     tokens_before, tokens_after: visual tokens of this image.
     kind: "image" or "video".
     grid: (t, h, w) or (h, w) in tokens, as the language model sees them; None where it is not
@@ -52,7 +53,7 @@ class ImageReport:
     query: the token ids that stood for the question; empty for a selection without text.
     words: the same as text, one string per id, where a tokenizer was given; else empty.
     speaks_for: int64 (tokens_before), the place in query of the token about which each row says
-        most; None unless attach got explain=True, and without text.
+        most (words.speaks_for); None unless attach got explain=True, and without text.
     query_source: where the query came from, in words.
     seconds: host time of the selection. Images of one pool share its time equally.
     reason: "pruned", "kept all: keep = 1.0", "no image in the prompt" and so on.

@@ -2,8 +2,7 @@
 question.
 
 1. Render the template with stand-in words for each message, tokenize, and find each stand-in by
-   exchanging it
-   for another word: what stays the same on both sides is the template's own.
+   exchanging it for another word: what stays the same on both sides is the template's own.
 2. Cut the result at special tokens into segments. A segment without a stand-in is fixed text; one
    with a stand-in has a prefix, a suffix and perhaps separators between messages.
 3. Cut a real prompt in the same way and take these pieces off its segments.
