@@ -3,7 +3,7 @@
 #   make demo     answer a question about a picture with all and with a tenth of its visual tokens
 #   make test     the test suite
 #   make test-llama  mipruner inside the real llama.cpp, which it fetches and builds
-#   make bench    the speed table
+#   make bench    the speed tables
 #   make lint     what CI checks about style;  make format  puts it right
 #   make clean    removes what the others made
 PYTHON ?= python3
@@ -50,6 +50,7 @@ test-llama: install $(LLAMA)/installed
 bench: install
 	$(BIN)/python bench/bench_select.py
 	$(BIN)/python bench/bench_c_api.py
+	$(BIN)/python bench/bench_attach.py
 
 lint: $(VENV)/lint-tools
 	$(BIN)/ruff check .
