@@ -353,7 +353,14 @@ def test_wheel_name_and_contents(wheel):
     expected |= {f"mi_pruner_cuda/native/{file}" for file in installed_files(cuda=HAS_CUDA)}
     expected |= {
         str(file.relative_to(SOURCE))
-        for pattern in ("**/*.py", "py.typed", "demo/model/*", "demo/*.png", "demo/*.json")
+        for pattern in (
+            "**/*.py",
+            "py.typed",
+            "demo/model/*",
+            "demo/*.png",
+            "demo/*.json",
+            "html/*",
+        )
         for file in (SOURCE / "mi_pruner_cuda").glob(pattern)
     }
     assert expected <= names, expected - names
