@@ -106,10 +106,11 @@ class Item:
 
 @dataclasses.dataclass
 class Scene:
-    """A rendered picture and what is on it."""
+    """A rendered picture and what is on it; brightness is the background's mean, 0 to 255."""
 
     image: Image.Image
     objects: list[Item]
+    brightness: float = 0.0
 
 
 @dataclasses.dataclass
@@ -182,15 +183,20 @@ class World:
 
     def scene(self, rng: np.random.Generator, crowded: bool = False) -> Scene:
         """Renders a scene; a crowded one (for training) holds up to 14 digits, repeats allowed."""
-        digits = rng.integers(0, 10, 14) if crowded else rng.permutation(10)[: rng.integers(5, 10)]
+        digits = rng.integers(0, 10, 14) if crowded else self._digits(rng)
         boxes = self._place(rng, len(digits), at_least=5)
         colours = self._tint(rng, len(boxes), most=len(boxes) if crowded else len(COUNT_NAMES) - 1)
         canvas = self._background(rng)
+        brightness = float(canvas.mean())
         objects = []
         # Fewer boxes than digits when some found no room.
         for digit, colour, box in zip(digits, colours, boxes.tolist(), strict=False):
             objects.append(self._draw(rng, canvas, int(digit), colour, tuple(box)))
-        return Scene(Image.fromarray(np.clip(canvas, 0, 255).astype(np.uint8)), objects)
+        return Scene(Image.fromarray(np.clip(canvas, 0, 255).astype(np.uint8)), objects, brightness)
+
+    def _digits(self, rng: np.random.Generator) -> np.ndarray:
+        """Values of a scene's digits, each another."""
+        return rng.permutation(10)[: rng.integers(5, 10)]
 
     def _background(self, rng: np.random.Generator) -> np.ndarray:
         texture = self._textures[rng.integers(len(self._textures))]
@@ -257,7 +263,8 @@ class World:
                 continue
 
 
-def _phrase(rng: np.random.Generator, family: str, digit: int = 0, colour: str = "") -> str:
+def phrase(rng: np.random.Generator, family: str, digit: int = 0, colour: str = "") -> str:
+    """A question of the family in one of its wordings."""
     template = TEMPLATES[family][rng.integers(len(TEMPLATES[family]))]
     spelling = ("colour", "color")[rng.integers(2)]
     return template.format(d=digit, c=colour, w=spelling, a="an" if digit == 8 else "a")
@@ -266,13 +273,13 @@ def _phrase(rng: np.random.Generator, family: str, digit: int = 0, colour: str =
 def _ask_colour(scene: Scene, rng: np.random.Generator) -> Question:
     index = int(rng.integers(len(scene.objects)))
     item = scene.objects[index]
-    return Question("colour", _phrase(rng, "colour", item.digit), item.colour, [index])
+    return Question("colour", phrase(rng, "colour", item.digit), item.colour, [index])
 
 
 def _ask_quarter(scene: Scene, rng: np.random.Generator) -> Question:
     index = int(rng.integers(len(scene.objects)))
     item = scene.objects[index]
-    return Question("quarter", _phrase(rng, "quarter", item.digit), item.quarter, [index])
+    return Question("quarter", phrase(rng, "quarter", item.digit), item.quarter, [index])
 
 
 def _ask_digit(scene: Scene, rng: np.random.Generator) -> Question:
@@ -281,7 +288,7 @@ def _ask_digit(scene: Scene, rng: np.random.Generator) -> Question:
     if not single:
         raise ValueError("no colour occurs exactly once in this scene")
     index = single[rng.integers(len(single))]
-    text = _phrase(rng, "digit", colour=colours[index])
+    text = phrase(rng, "digit", colour=colours[index])
     return Question("digit", text, str(scene.objects[index].digit), [index])
 
 
@@ -290,9 +297,9 @@ def _ask_exist(scene: Scene, rng: np.random.Generator) -> Question:
     absent = [digit for digit in range(10) if digit not in present]
     if rng.random() < 0.5:
         digit = absent[rng.integers(len(absent))]
-        return Question("exist", _phrase(rng, "exist", digit), "no", [])
+        return Question("exist", phrase(rng, "exist", digit), "no", [])
     index = int(rng.integers(len(present)))
-    return Question("exist", _phrase(rng, "exist", present[index]), "yes", [index])
+    return Question("exist", phrase(rng, "exist", present[index]), "yes", [index])
 
 
 def _ask_count(scene: Scene, rng: np.random.Generator) -> Question:
@@ -304,7 +311,7 @@ def _ask_count(scene: Scene, rng: np.random.Generator) -> Question:
     count = sorted(by_count)[rng.integers(len(by_count))]
     colour = by_count[count][rng.integers(len(by_count[count]))]
     asked = [index for index, name in enumerate(colours) if name == colour]
-    return Question("count", _phrase(rng, "count", colour=colour), COUNT_NAMES[count], asked)
+    return Question("count", phrase(rng, "count", colour=colour), COUNT_NAMES[count], asked)
 
 
 _ASK = {

@@ -1,0 +1,194 @@
+"""The world of the accuracy study: the demo's scenes with repeated digits, and questions that need
+more than one object's patches.
+
+What a pruner must keep for each family (STRESS):
+- locality: one object. colour, digit, quarter, exist.
+- coverage: several objects. count, compare, beside.
+- whole: the whole scene. total, ground.
+- distractor: an object that misleads. twice (the asked digit appears twice), absent (it does not).
+"""
+
+import numpy as np
+
+from mi_pruner_cuda.demo import scenes
+from mi_pruner_cuda.demo.scenes import Question, Scene
+
+STRESS = {
+    "locality": ("colour", "digit", "quarter", "exist"),
+    "coverage": ("count", "compare", "beside"),
+    "whole": ("total", "ground"),
+    "distractor": ("twice", "absent"),
+}
+FAMILIES = tuple(family for group in STRESS.values() for family in group)
+TOTALS = ("five", "six", "seven", "eight", "nine")
+NOWHERE = "none"  # the colour of a digit that is not there
+
+# {d}, {e} digits, {c}, {f} colours, {s} a side, {w} "colour" or "color".
+TEMPLATES = {
+    "compare": ("are there more {c} than {f} digits ?", "are more digits {c} than {f} ?"),
+    "beside": ("is the {d} {s} the {e} ?",),
+    "total": ("how many digits are there in the picture ?", "count the digits ."),
+    "ground": ("is the background bright or dark ?", "how bright is the background ?"),
+    "twice": (
+        "what {w} is the {s} {d} ?",
+        "tell me the {w} of the {s} {d} .",
+    ),
+}
+VOCABULARY = (
+    *scenes.VOCABULARY, "more", "than", "or", "above", "bright", "dark", NOWHERE, *TOTALS,
+)  # fmt: skip
+
+_REPEATED = 0.4  # share of scenes with a digit that appears twice
+_APART = 20  # pixels by which centres differ where a question asks which is farther
+_BRIGHT, _DARK = 88, 72  # of the background's mean; between them nothing is asked
+
+
+class StudyWorld(scenes.World):
+    """Renders scenes of one split and asks about them; every draw comes from the caller's rng."""
+
+    def _digits(self, rng: np.random.Generator) -> np.ndarray:
+        digits = super()._digits(rng)
+        if rng.random() < _REPEATED:
+            digits[-1] = digits[0]
+        return digits
+
+    def ask(self, scene: Scene, rng: np.random.Generator, family: str | None = None) -> Question:
+        """Draws a question; raises ValueError when the scene allows none of the asked family."""
+        if family is not None:
+            return _ASK[family](self, scene, rng)
+        while True:
+            try:
+                return _ASK[FAMILIES[rng.integers(len(FAMILIES))]](self, scene, rng)
+            except ValueError:
+                continue
+
+
+def _phrase(rng: np.random.Generator, family: str, **words) -> str:
+    template = TEMPLATES[family][rng.integers(len(TEMPLATES[family]))]
+    return template.format(w=("colour", "color")[rng.integers(2)], **words)
+
+
+def _pick(rng: np.random.Generator, options: list):
+    if not options:
+        raise ValueError("this scene allows no such question")
+    return options[rng.integers(len(options))]
+
+
+def _middle(item) -> tuple[float, float]:
+    """(x, y) of the box's centre."""
+    left, top, right, bottom = item.box
+    return (left + right) / 2, (top + bottom) / 2
+
+
+def _places(scene: Scene) -> dict[int, list[int]]:
+    """Digit -> its objects."""
+    found: dict[int, list[int]] = {}
+    for index, item in enumerate(scene.objects):
+        found.setdefault(item.digit, []).append(index)
+    return found
+
+
+def _ask_about_one(family: str):
+    """colour and quarter, of a digit that appears once."""
+
+    def ask(world, scene: Scene, rng) -> Question:
+        (index,) = _pick(rng, [own for own in _places(scene).values() if len(own) == 1])
+        item = scene.objects[index]
+        answer = item.colour if family == "colour" else item.quarter
+        return Question(family, scenes.phrase(rng, family, item.digit), answer, [index])
+
+    return ask
+
+
+def _ask_as_the_demo(family: str):
+    """digit, exist and count do not mind that a digit appears twice."""
+
+    def ask(world, scene: Scene, rng) -> Question:
+        return scenes.World.ask(world, scene, rng, family)
+
+    return ask
+
+
+def _ask_compare(world, scene: Scene, rng) -> Question:
+    """The answer is drawn first."""
+    colours = [item.colour for item in scene.objects]
+    names = sorted(set(colours))
+    more = bool(rng.integers(2))
+    pairs = [
+        (a, b)
+        for a in names
+        for b in names
+        if a != b and (colours.count(a) > colours.count(b)) == more
+    ]
+    first, second = _pick(rng, pairs)
+    asked = [i for i, name in enumerate(colours) if name in (first, second)]
+    text = _phrase(rng, "compare", c=first, f=second)
+    return Question("compare", text, "yes" if more else "no", asked)
+
+
+def _ask_beside(world, scene: Scene, rng) -> Question:
+    """Which of two digits is farther left, or higher. The answer is drawn first."""
+    single = [own[0] for own in _places(scene).values() if len(own) == 1]
+    axis, yes = int(rng.integers(2)), bool(rng.integers(2))
+    places = [_middle(item)[axis] for item in scene.objects]
+    pairs = [
+        (a, b)
+        for a in single
+        for b in single
+        if (places[b] - places[a] if yes else places[a] - places[b]) >= _APART
+    ]
+    a, b = _pick(rng, pairs)
+    words = {"d": scene.objects[a].digit, "e": scene.objects[b].digit}
+    text = _phrase(rng, "beside", s=("left of", "above")[axis], **words)
+    return Question("beside", text, "yes" if yes else "no", [a, b])
+
+
+def _ask_total(world, scene: Scene, rng) -> Question:
+    count = len(scene.objects)
+    if not 5 <= count <= 9:
+        raise ValueError("this scene has a number of digits without a name")
+    return Question("total", _phrase(rng, "total"), TOTALS[count - 5], list(range(count)))
+
+
+def _ask_ground(world, scene: Scene, rng) -> Question:
+    if _DARK < scene.brightness < _BRIGHT:
+        raise ValueError("this scene is neither bright nor dark")
+    answer = "bright" if scene.brightness >= _BRIGHT else "dark"
+    return Question("ground", _phrase(rng, "ground"), answer, [])
+
+
+def _ask_twice(world, scene: Scene, rng) -> Question:
+    """The left or the right one of two equal digits, whose colours differ."""
+    pairs = []
+    for own in _places(scene).values():
+        if len(own) == 2:
+            left, right = sorted(own, key=lambda i: _middle(scene.objects[i])[0])
+            a, b = scene.objects[left], scene.objects[right]
+            if _middle(b)[0] - _middle(a)[0] >= _APART and a.colour != b.colour:
+                pairs.append((left, right))
+    pair = _pick(rng, pairs)
+    side = int(rng.integers(2))
+    item = scene.objects[pair[side]]
+    text = _phrase(rng, "twice", d=item.digit, s=("left", "right")[side])
+    return Question("twice", text, item.colour, [pair[side]])
+
+
+def _ask_absent(world, scene: Scene, rng) -> Question:
+    """Worded as a question for a colour, about a digit that is not there."""
+    digit = _pick(rng, [d for d in range(10) if d not in _places(scene)])
+    return Question("absent", scenes.phrase(rng, "colour", digit), NOWHERE, [])
+
+
+_ASK = {
+    "colour": _ask_about_one("colour"),
+    "digit": _ask_as_the_demo("digit"),
+    "quarter": _ask_about_one("quarter"),
+    "exist": _ask_as_the_demo("exist"),
+    "count": _ask_as_the_demo("count"),
+    "compare": _ask_compare,
+    "beside": _ask_beside,
+    "total": _ask_total,
+    "ground": _ask_ground,
+    "twice": _ask_twice,
+    "absent": _ask_absent,
+}
