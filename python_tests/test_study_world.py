@@ -98,6 +98,9 @@ def test_objects_are_those_that_decide(asked):
                 assert {str(i.digit) for i in items} == set(question.text.split()) & set(
                     "0123456789"
                 )
+            elif family == "exist":
+                named = [i for i in scene.objects if str(i.digit) in question.text.split()]
+                assert items == named
             elif family == "total":
                 assert len(items) == len(scene.objects)
             elif family in ("ground", "absent"):

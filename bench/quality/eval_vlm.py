@@ -19,7 +19,7 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 from tqdm import tqdm
-from transformers import AutoProcessor, LlavaForConditionalGeneration
+from transformers import AutoModelForImageTextToText, AutoProcessor
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
 
@@ -104,7 +104,7 @@ def main() -> None:
     if args.threads:
         torch.set_num_threads(args.threads)
     path = args.model or demo.model_path()
-    model = LlavaForConditionalGeneration.from_pretrained(path).to(args.device).eval()
+    model = AutoModelForImageTextToText.from_pretrained(path).to(args.device).eval()
     processor = AutoProcessor.from_pretrained(path)
     pairs = list(held_out_questions(args.questions, args.seed))
     result = tally(pairs, answer_all(model, processor, pairs, args.batch))

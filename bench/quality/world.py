@@ -101,10 +101,14 @@ def _ask_about_one(family: str):
 
 
 def _ask_as_the_demo(family: str):
-    """digit, exist and count do not mind that a digit appears twice."""
+    """digit, exist and count do not mind that a digit appears twice; exist then asks about both."""
 
     def ask(world, scene: Scene, rng) -> Question:
-        return scenes.World.ask(world, scene, rng, family)
+        question = scenes.World.ask(world, scene, rng, family)
+        if family == "exist" and question.objects:
+            digit = scene.objects[question.objects[0]].digit
+            question.objects = _places(scene)[digit]
+        return question
 
     return ask
 

@@ -20,7 +20,8 @@ def scene_path() -> pathlib.Path:
 def _existing(path: pathlib.Path, member: str = "") -> pathlib.Path:
     if not (path / member).exists():
         raise FileNotFoundError(
-            f"{path / member} is missing: reinstall the package, or train the model again with "
-            "`python bench/quality/train_vlm.py` from the source repository"
+            f"{path / member} is missing: reinstall the package, or train the model again, in the "
+            "source repository, with "
+            "`python bench/quality/train_vlm.py --output mi_pruner_cuda/demo/model`"
         )
     return path
