@@ -16,7 +16,7 @@ from .selection import Selection, select
 if TYPE_CHECKING:
     from . import distributed, engine, numpy, ops, reference
     from .c_library import get_cmake_dir, get_include, get_library_dir
-    from .html_report import write_html
+    from .html_page import write_html
     from .huggingface import attach
     from .plotting import plot
 
@@ -27,7 +27,7 @@ _LAZY = {
     "get_include": "c_library",
     "get_library_dir": "c_library",
     "plot": "plotting",
-    "write_html": "html_report",
+    "write_html": "html_page",
     "distributed": "",
     "engine": "",
     "numpy": "",

@@ -19,7 +19,7 @@ from . import _checks
 _LIBRARY_FILE = Path(__file__).with_name("_ops.so")
 
 _LARGEST_RESULT = 2**40  # indices: far more than memory holds, far from where sums overflow
-_ROW_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+ROW_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 # What numbers are while torch.export traces a graph.
 _SYMBOLS = (torch.SymInt, torch.SymFloat)
 
@@ -321,7 +321,7 @@ def _check_tensor(name, x):
 
 def _check_rows(name, x, allowed):
     _check_tensor(name, x)
-    if x.dtype not in _ROW_DTYPES:
+    if x.dtype not in ROW_DTYPES:
         raise TypeError(
             f"{name}: got dtype {x.dtype}, allowed are torch.float32, torch.float16 and "
             "torch.bfloat16"

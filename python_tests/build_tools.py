@@ -7,6 +7,8 @@ import subprocess
 import sysconfig
 from pathlib import Path
 
+import pytest
+
 import mi_pruner_cuda
 
 SOURCE = Path(__file__).resolve().parent.parent
@@ -35,6 +37,17 @@ def tool(name):
     found = shutil.which(name, path=sysconfig.get_path("scripts")) or shutil.which(name)
     assert found is not None, f"{name} is not installed: it comes with the compiler or `make test`"
     return found
+
+
+def require(found, package):
+    """Skips the test where a system package is not installed; on CI, where all are, fails it.
+
+    Skipped elsewhere because only root on Debian gets them installed (.ci/system-tools): everybody
+    else can still run all other tests.
+    """
+    if not found:
+        message = f"{package} is not installed: apt-get install {package}"
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(message)
 
 
 def environment(**changes):

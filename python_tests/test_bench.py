@@ -56,7 +56,8 @@ def test_fewer_than_15_repeats_are_refused():
 
 @pytest.mark.parametrize("keep", [0.5, 0.25, 0.1, 0.05, 1, 256])
 def test_uniform_grid_spreads(keep):
-    chosen = accuracy.uniform_grid(torch.zeros(256, 4), None, keep).indices
+    pick = accuracy.methods(0)["uniform grid"]["selector"]
+    chosen = pick(torch.zeros(256, 4), torch.zeros(1, 4), keep).indices
     assert len(chosen.unique()) == len(chosen) == accuracy.resolve(keep, 256)
     if len(chosen) >= 4:  # every quarter of the picture gets its share
         quarter = (chosen // 16 >= 8).int() * 2 + (chosen % 16 >= 8).int()
@@ -66,7 +67,8 @@ def test_uniform_grid_spreads(keep):
 
 def test_random_selection_is_seeded():
     def draw(seed):
-        return accuracy.Random(seed)(torch.zeros(256, 4), None, 0.1).indices.tolist()
+        pick = accuracy.methods(seed)["random"]["selector"]
+        return pick(torch.zeros(256, 4), torch.zeros(1, 4), 0.1).indices.tolist()
 
     assert draw(1) == draw(1) != draw(2)
 

@@ -359,7 +359,9 @@ def test_wheel_name_and_contents(wheel):
             "demo/model/*",
             "demo/*.png",
             "demo/*.json",
-            "html/*",
+            "html_page/*.html",
+            "html_page/*.css",
+            "html_page/*.js",
         )
         for file in (SOURCE / "mi_pruner_cuda").glob(pattern)
     }

@@ -3,7 +3,6 @@
 import base64
 import io
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -13,6 +12,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 import torch
+from build_tools import require
 from PIL import Image
 from selenium import webdriver
 from selenium.common.exceptions import NoAlertPresentException
@@ -22,8 +22,8 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.wait import WebDriverWait
 
 from mi_pruner_cuda import Selection
-from mi_pruner_cuda.html_data import ranks
-from mi_pruner_cuda.html_report import write_html
+from mi_pruner_cuda.html_page import write_html
+from mi_pruner_cuda.html_page.data import ranks
 from mi_pruner_cuda.huggingface.report import ImageReport, Part, Report
 from mi_pruner_cuda.keep_hash import keep_hash
 from mi_pruner_cuda.plotting import dim_dropped
@@ -205,7 +205,7 @@ def test_the_heat_maps_colours_grow_lighter(page):
 def test_neither_matplotlib_nor_jinja2_is_needed():
     check = "import sys; sys.modules.update(matplotlib=None, jinja2=None, selenium=None); "
     done = subprocess.run(
-        [sys.executable, "-c", check + "import mi_pruner_cuda.html_report"], check=False
+        [sys.executable, "-c", check + "import mi_pruner_cuda.html_page"], check=False
     )
     assert done.returncode == 0
 
@@ -246,20 +246,19 @@ def test_a_full_disk_is_an_os_error(tmp_path):
 # ---- the page at work ----
 
 
-def installed(*names):
-    """A program's path. Skips the test where none is installed; on CI, where all is, fails it."""
+def installed(package, *names):
+    """The path of a package's program, by the first of its names that there is."""
     found = next(filter(None, map(shutil.which, names)), None)
-    if found is None:
-        message = f"{names[0]} is not installed: apt-get install chromium chromium-driver"
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(message)
+    require(found, package)
     return found
 
 
 @pytest.fixture(scope="module")
 def chromium():
     options = webdriver.ChromeOptions()
-    options.binary_location = installed("chromium", "chromium-browser", "google-chrome")
-    driver = installed("chromedriver")  # given, so that selenium does not look for one to download
+    options.binary_location = installed("chromium", "chromium", "chromium-browser", "google-chrome")
+    # Given, so that selenium does not look for one to download.
+    driver = installed("chromium-driver", "chromedriver")
     for argument in (
         "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
         "--force-color-profile=srgb", "--window-size=1200,900",

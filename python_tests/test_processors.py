@@ -25,6 +25,5 @@ def test_with_torchvision():
         cwd=HERE.parent, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr
-    # Nothing is left out for want of a library: only what the classes themselves do not have.
     assert int(re.search(r"(\d+) passed", done.stdout)[1]) > 190
-    assert "need" not in re.sub(r".*\d+ passed.*", "", done.stdout), done.stdout
+    assert "skipped" not in done.stdout

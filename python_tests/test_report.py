@@ -4,6 +4,7 @@ import ctypes
 import json
 
 import numpy as np
+import pandas
 import pytest
 import torch
 from c_library import load
@@ -176,7 +177,6 @@ def test_an_empty_report_is_a_table_of_no_rows():
 
 
 def test_pandas_takes_the_table():
-    pandas = pytest.importorskip("pandas")
     frame = pandas.DataFrame(Report([picture(), video()]).to_table())
     assert frame.shape == (14, 11)
     assert frame[frame.kept].groupby("kind").size().to_dict() == {"image": 4, "video": 1}

@@ -80,10 +80,9 @@ def test_answers_follow_from_the_scene(asked, family):
         assert set(question.text.split()) | set(question.answer.split()) <= set(VOCABULARY)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+# "absent" is worded as "colour", and the two are to be told apart: it has one answer.
+@pytest.mark.parametrize("family", [family for family in FAMILIES if family != "absent"])
 def test_no_answer_is_a_safe_guess(asked, family):
-    if family == "absent":
-        return  # worded as colour: the two together are what is to be told apart
     counts = Counter(question.answer for _, question in asked[family])
     assert counts.most_common(1)[0][1] < 0.7 * len(asked[family])
 

@@ -61,18 +61,28 @@ def qwen(attention: str = "sdpa", seed: int = 0):
 
 
 def _build(model_class, config, attention, seed):
+    return build(model_class, config, attention, seed, spread=0.3, marks=NUMBER_OF_MARKS)
+
+
+def build(model_class, config, attention: str, seed: int, spread: float, marks: int):
+    """A model with random weights in eval mode, float32.
+
+    Args:
+        spread: standard deviation of its matrices.
+        marks: ids below it are never generated.
+    """
     torch.manual_seed(seed)
-    # from_config of the class, through the public constructor: random weights, float32.
+    # _from_config of the class: random weights, through the public constructor.
     model = model_class._from_config(config, attn_implementation=attention).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             # The default spread of 0.02 makes every answer the same; this one makes tokens matter.
             if parameter.dim() > 1:
-                parameter.normal_(0, 0.3)
+                parameter.normal_(0, spread)
     model.generation_config.pad_token_id = PAD
-    # EOS among the suppressed tokens: every generation runs to its full length.
     model.generation_config.eos_token_id = EOS
-    model.generation_config.suppress_tokens = list(range(NUMBER_OF_MARKS))
+    # The end is among the suppressed tokens: every generation runs to its full length.
+    model.generation_config.suppress_tokens = list(range(marks))
     return model
 
 

@@ -12,58 +12,30 @@ Random and uniform-grid selection do not look at the question. They are what any
 
 import argparse
 import json
-import math
 from pathlib import Path
 
 import numpy as np
 import torch
+from baselines import RULES, selector
 from eval_vlm import answer_all, held_out_questions, tally, wilson
 from tqdm import tqdm
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from mi_pruner_cuda import Selection, attach, demo
+from mi_pruner_cuda import attach, demo
 from mi_pruner_cuda.budget import resolve
 from mi_pruner_cuda.demo import scenes
 
 KEEPS = (0.5, 0.25, 0.1, 0.05)
 
 
-class Random:
-    """Any k rows, each set as likely as the next."""
-
-    def __init__(self, seed: int):
-        self.generator = torch.Generator().manual_seed(seed)
-
-    def __call__(self, visual, text, keep) -> Selection:
-        n = visual.shape[0]
-        order = torch.randperm(n, generator=self.generator)
-        return fixed(order[: resolve(keep, n)].sort().values, n, "random")
-
-
-def uniform_grid(visual, text, keep) -> Selection:
-    """k rows spread over the square grid: nearly equal rows of nearly equal distances."""
-    n = visual.shape[0]
-    side, k = math.isqrt(n), resolve(keep, n)
-    lines = min(side, max(1, round(math.sqrt(k))))
-    chosen = []
-    for line, columns in enumerate(np.array_split(np.arange(k), lines)):
-        y = int((line + 0.5) * side / lines)
-        x = (np.arange(len(columns)) + 0.5) * side / len(columns)
-        chosen += [y * side + int(column) for column in x]
-    return fixed(torch.tensor(sorted(chosen)), n, "uniform grid")
-
-
-def fixed(indices, n, reason) -> Selection:
-    return Selection(indices, torch.zeros(n), len(indices), reason)
-
-
 def methods(seed: int) -> dict:
     """What each method changes in attach, beside keep."""
+    draws = torch.Generator().manual_seed(seed)
     return {
         "mutual information": {},
         "the same, redundancy 1": {"redundancy": 1.0},
-        "random": {"selector": Random(seed)},
-        "uniform grid": {"selector": uniform_grid},
+        "random": {"selector": selector(RULES["random"], generator=draws)},
+        "uniform grid": {"selector": selector(RULES["uniform grid"])},
     }
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import torch
 from safetensors.torch import save_file
 from transformers import GenerationConfig
-from vlm_prompt import BOS, EOS, PAD
+from vlm_prompt import FRAME_IDS
 
 
 def export(architecture, model, words: tuple[str, ...], folder: pathlib.Path) -> None:
@@ -23,9 +23,7 @@ def export(architecture, model, words: tuple[str, ...], folder: pathlib.Path) ->
     folder.mkdir(parents=True, exist_ok=True)
     model.config.save_pretrained(folder)
     _edit_json(folder / "config.json", _spell_types, architecture.spell_config)
-    GenerationConfig(
-        do_sample=False, max_new_tokens=8, pad_token_id=PAD, bos_token_id=BOS, eos_token_id=EOS
-    ).save_pretrained(folder)
+    GenerationConfig(do_sample=False, max_new_tokens=8, **FRAME_IDS).save_pretrained(folder)
     weights = {
         architecture.stored_name(name): value.detach().to("cpu", torch.float16).contiguous()
         for name, value in model.state_dict().items()

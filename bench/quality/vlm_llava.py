@@ -12,16 +12,15 @@ from transformers import (
     LlavaProcessor,
 )
 from vlm_prompt import (
-    BOS,
     CLIP_MEAN,
     CLIP_STD,
-    EOS,
+    FRAME_IDS,
     IMAGE,
-    PAD,
     PATCHES,
     build_tokenizer,
     chat_template,
 )
+from vlm_text import match_contents, text_settings
 
 from mi_pruner_cuda.demo import scenes
 
@@ -48,20 +47,7 @@ def _configuration(words: tuple[str, ...]) -> LlavaConfig:
         hidden_act="gelu_pytorch_tanh",
     )
     text = LlamaConfig(
-        vocab_size=len(words),
-        hidden_size=192,
-        intermediate_size=512,
-        num_hidden_layers=4,
-        num_attention_heads=3,
-        num_key_value_heads=3,
-        head_dim=64,
-        max_position_embeddings=512,
-        pad_token_id=PAD,
-        bos_token_id=BOS,
-        eos_token_id=EOS,
-        tie_word_embeddings=False,
-        initializer_range=0.05,
-        rope_theta=1e6,
+        **text_settings(words), head_dim=64, tie_word_embeddings=False, rope_theta=1e6
     )
     return LlavaConfig(
         vision_config=vision,
@@ -72,9 +58,7 @@ def _configuration(words: tuple[str, ...]) -> LlavaConfig:
         projector_hidden_act="gelu",
         image_seq_length=PATCHES,
         tie_word_embeddings=False,
-        pad_token_id=PAD,
-        bos_token_id=BOS,
-        eos_token_id=EOS,
+        **FRAME_IDS,
     )
 
 
@@ -96,10 +80,7 @@ def build_model(words: tuple[str, ...]) -> LlavaForConditionalGeneration:
     tower = getattr(tower, "vision_model", tower)
     positions = tower.embeddings.position_embedding.weight
     positions[1:] = 0.5 * _grid_waves(positions.shape[1])
-    model.get_input_embeddings().weight.normal_(0, 0.7)
-    for layer in model.model.language_model.layers:
-        layer.self_attn.q_proj.weight.normal_(0, 0.065)
-        layer.self_attn.k_proj.weight.copy_(layer.self_attn.q_proj.weight)
+    match_contents(model)
     projector = model.model.multi_modal_projector
     for linear in (projector.linear_1, projector.linear_2):
         nn.init.normal_(linear.weight, std=linear.in_features**-0.5)

@@ -27,6 +27,7 @@ DIGIT_WORDS = (*(str(digit) for digit in range(10)), "background")
 COLOUR_WORDS = (*scenes.COLOUR_NAMES, "background")
 
 SUFFIX = ("assistant", ":")
+FRAME_IDS = {"pad_token_id": PAD, "bos_token_id": BOS, "eos_token_id": EOS}
 _CHAT_TEMPLATE = (
     "{% for message in messages %}"
     "{{ '<s>' if loop.first else '' }}{{ message['role'] }} :"

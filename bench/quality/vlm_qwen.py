@@ -15,16 +15,15 @@ from transformers import (
 )
 from transformers.models.qwen2_5_vl.configuration_qwen2_5_vl import Qwen2_5_VLVisionConfig
 from vlm_prompt import (
-    BOS,
     CLIP_MEAN,
     CLIP_STD,
-    EOS,
+    FRAME_IDS,
     IMAGE,
-    PAD,
     PATCHES,
     build_tokenizer,
     chat_template,
 )
+from vlm_text import match_contents, text_settings
 
 from mi_pruner_cuda.demo import scenes
 
@@ -45,24 +44,8 @@ def _configuration(words: tuple[str, ...]) -> Qwen2_5_VLConfig:
         fullatt_block_indexes=[0, 1, 2, 3],
         initializer_range=0.05,
     )
-    text = Qwen2_5_VLTextConfig(
-        vocab_size=len(words),
-        hidden_size=192,
-        intermediate_size=512,
-        num_hidden_layers=4,
-        num_attention_heads=3,
-        num_key_value_heads=3,
-        max_position_embeddings=512,
-        pad_token_id=PAD,
-        bos_token_id=BOS,
-        eos_token_id=EOS,
-        initializer_range=0.05,
-        rope_parameters={
-            "rope_type": "default",
-            "rope_theta": 1e6,
-            "mrope_section": [8, 12, 12],
-        },
-    )
+    rope = {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [8, 12, 12]}
+    text = Qwen2_5_VLTextConfig(**text_settings(words), rope_parameters=rope)
     start, end, video = (words.index(mark) for mark in MARKS)
     return Qwen2_5_VLConfig(
         vision_config=vision,
@@ -72,9 +55,7 @@ def _configuration(words: tuple[str, ...]) -> Qwen2_5_VLConfig:
         vision_start_token_id=start,
         vision_end_token_id=end,
         tie_word_embeddings=False,
-        pad_token_id=PAD,
-        bos_token_id=BOS,
-        eos_token_id=EOS,
+        **FRAME_IDS,
     )
 
 
@@ -82,10 +63,7 @@ def _configuration(words: tuple[str, ...]) -> Qwen2_5_VLConfig:
 def build_model(words: tuple[str, ...]) -> Qwen2_5_VLForConditionalGeneration:
     """The untrained model, started as the LLaVA is: attention begins as a match of contents."""
     model = Qwen2_5_VLForConditionalGeneration(_configuration(words))
-    model.get_input_embeddings().weight.normal_(0, 0.7)
-    for layer in model.model.language_model.layers:
-        layer.self_attn.q_proj.weight.normal_(0, 0.065)
-        layer.self_attn.k_proj.weight.copy_(layer.self_attn.q_proj.weight)
+    match_contents(model)
     for part in model.model.visual.merger.mlp:
         if isinstance(part, nn.Linear):
             nn.init.normal_(part.weight, std=part.in_features**-0.5)

@@ -6,10 +6,10 @@ from .errors import UserError
 
 HELP = "prints the models that attach knows, and what is tested of each"
 _TESTED = """
-Tested on each, with random weights, in both kinds of attention: keep = 1.0 changes no bit;
-keep = 0.25 equals a run gathered by hand (embeddings, positions, masks, DeepStack); generation with
-a cache, dynamic or static, equals generation without; beams and sampling; a batch equals its items;
-detach restores the model. python_tests/test_model_classes.py
+Tested on each, with random weights: in both kinds of attention keep = 1.0 changes no bit, and
+keep = 0.25 equals a run gathered by hand (embeddings, positions, masks, DeepStack); in the first,
+generation with a cache, dynamic or static, equals generation without, beams and sampling too; a
+batch equals its items; detach restores the model. python_tests/test_model_classes.py
 Another model works if it puts image rows in the place of config.image_token_id before it calls
 model.language_model: each run of placeholders is then an image. Else attach says what is missing.\
 """

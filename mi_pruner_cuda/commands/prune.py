@@ -94,21 +94,23 @@ def run(arguments) -> None:
 def check_outputs(plot: str | None, numbers: str | None, page: str | None = None) -> None:
     """Refuses what cannot be written before a model is loaded for it."""
     if page:
-        try:
-            check_output(page, ["htm", "html"])
-        except (OSError, ValueError) as error:
-            raise UserError(str(error).replace("path:", "report:", 1)) from error
+        _check_file("report", page, lambda path: check_output(path, ["htm", "html"]))
     if plot:
         if importlib.util.find_spec("matplotlib") is None:
             raise UserError("plot: needs matplotlib: pip install 'mi_pruner_cuda[plot]'")
         from ..plotting import check_writable
 
-        try:
-            check_writable(plot)
-        except (OSError, ValueError) as error:
-            raise UserError(str(error).replace("path:", "plot:", 1)) from error
+        _check_file("plot", plot, check_writable)
     if numbers and (os.path.isdir(numbers) or not os.path.isdir(os.path.dirname(numbers) or ".")):
         raise UserError(f"json: {numbers} cannot be written: not a file in an existing folder")
+
+
+def _check_file(option: str, path: str, check) -> None:
+    """check: raises for a path that cannot be written, which it calls "path"."""
+    try:
+        check(path)
+    except (OSError, ValueError) as error:
+        raise UserError(str(error).replace("path:", f"{option}:", 1)) from error
 
 
 def run_prompt(arguments, images: list, model: str, compare: bool) -> Result:
@@ -163,17 +165,19 @@ def write_plot(path, question: str, result: Result) -> None:
     """Draws the report over the pictures."""
     from ..plotting import plot
 
-    plot(
-        result.pictures, result.pruned.report, path,
-        question=question, answer=result.pruned.text, processor=result.session.processor,
-    )  # fmt: skip
+    _draw(plot, path, question, result)
 
 
 def write_report(path: str, question: str, result: Result) -> None:
     """The same as a page to look around in."""
-    from ..html_report import write_html
+    from ..html_page import write_html
 
-    write_html(
+    _draw(write_html, path, question, result)
+
+
+def _draw(draw, path, question: str, result: Result) -> None:
+    """draw: plot or write_html."""
+    draw(
         result.pictures, result.pruned.report, path,
         question=question, answer=result.pruned.text, processor=result.session.processor,
     )  # fmt: skip

@@ -18,7 +18,6 @@ from .. import _checks, ops
 from ..budget import Mass, resolve
 from .wire import Wire
 
-_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 _KINDS = ("count", "ratio", "Mass")
 _LARGEST = 2**63 - 1
 
@@ -118,7 +117,7 @@ def _describe(call: Call) -> Header:
         failed=0,
         rows=call.visual.shape[0],
         finite=int(call.finite.sum()),
-        dtype=_DTYPES.index(call.visual.dtype),
+        dtype=ops.ROW_DTYPES.index(call.visual.dtype),
         width=call.visual.shape[1],
         words=call.text.shape[0],
         keep_kind=kind,
@@ -131,7 +130,7 @@ def _describe(call: Call) -> Header:
 
 def _check_equal(headers: list[Header]) -> None:
     """The arguments that must not differ, each by its name and its values."""
-    _same("visual_shard: dtype", headers, lambda h: _DTYPES[h.dtype], TypeError)
+    _same("visual_shard: dtype", headers, lambda h: ops.ROW_DTYPES[h.dtype], TypeError)
     _same("visual_shard: row width", headers, lambda h: h.width)
     _same("text: rows", headers, lambda h: h.words)
     _same("keep:", headers, _unpack_keep)

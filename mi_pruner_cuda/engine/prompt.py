@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 import torch
 
+from ..positions import close_gaps
+
 _INTEGERS = (torch.int64, torch.int32)
 
 
@@ -66,7 +68,8 @@ class PrunedPrompt:
         if numbering == "original":
             values, largest = kept, positions
         elif numbering == "renumbered":
-            values = largest = _close_gaps(kept, positions)
+            values = kept if not kept.numel() else close_gaps(kept, positions.min())
+            largest = values
         else:
             raise ValueError(
                 f"numbering: got {numbering!r}, allowed are 'original' and 'renumbered'"
@@ -107,15 +110,6 @@ def gather_columns(name: str, x, indices: torch.Tensor, length: int, what: str) 
     """(.., length) -> (.., len(indices))."""
     _check_axis(name, x, -1, length, what)
     return x.index_select(x.dim() - 1, indices.to(x.device))
-
-
-def _close_gaps(kept: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
-    """(P) or (3, P): each kept number becomes the count of smaller ones in use on any axis, from
-    the unpruned prompt's first position on."""
-    if not kept.numel():
-        return kept
-    ranks = torch.unique(kept, return_inverse=True)[1]
-    return positions.min() + ranks.to(kept.dtype)
 
 
 def _find_placeholders(tokens, placeholder) -> torch.Tensor:

@@ -32,6 +32,10 @@ class Call:
         """Whether images or videos come with the call."""
         return self._encoded(kind) is not None or self.pixels(kind) is not None
 
+    def is_of_generate(self) -> bool:
+        """Whether images or videos were encoded beforehand, as generate of transformers 5 does."""
+        return any(self._encoded(kind) is not None for kind in KINDS)
+
     def check_whole(self) -> None:
         """Refuses a chunk of a prompt: the question may lie in another.
 

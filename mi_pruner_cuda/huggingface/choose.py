@@ -95,7 +95,7 @@ def choose(
     visuals: list[Visual],
     embeddings: torch.Tensor,
     input_ids: torch.Tensor,
-    real: torch.Tensor,
+    asked: torch.Tensor,
     query: Query,
     embed,
     options: Options,
@@ -106,7 +106,7 @@ def choose(
         visuals: images and videos, item by item.
         embeddings: (B, L, D), text and visual rows as the language model would get them.
         input_ids: int64 (B, L).
-        real: bool (B, L), False for padding.
+        asked: bool (B, L), False for padding and for guesses at what follows the prompt.
         query: finds each item's question.
         embed: ids int64 (M) -> (M, D), the model's token embeddings.
         options: the budget and the method.
@@ -123,7 +123,7 @@ def choose(
             report.append(ImageReport(item, None, 0, 0, "no image in the prompt"))
             continue
         spans = [(int(visual.columns[0]), int(visual.columns[-1])) for visual in own]
-        ids = query.ids(input_ids[item], real[item], spans)
+        ids = query.ids(input_ids[item], asked[item], spans)
         # At least one id, so that the width is known; without text its row is cut off again.
         text = embed(torch.tensor(ids or [0], device=input_ids.device))[: len(ids)].to(embeddings)
         drafts = [_Draft(visual) for visual in own]

@@ -7,9 +7,11 @@ cache hold after pruning. Rows that keep fewer columns than others are padded on
 last column of every row is its last token and decoding goes on from there.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
+
+from ..positions import close_gaps
 
 
 @dataclass(frozen=True)
@@ -66,8 +68,7 @@ def renumber(positions: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
     for b, row in enumerate(kept.to(positions.device)):
         used = rotary[:, b, row]
         if used.numel():
-            ranks = torch.unique(used, return_inverse=True)[1]
-            result[first:, b, row] = used.min() + ranks
+            result[first:, b, row] = close_gaps(used, used.min())
     result[first:].masked_fill_(~kept.to(positions.device), 0)
     return result.view_as(positions)
 
@@ -93,6 +94,7 @@ class CacheState:
     shift: int64 (B), what renumbering took off; 0 with original positions.
     padded: whether mask has a False, known on the host.
     axes: 1, or 3 where a token's position is (t, h, w).
+    guessed: how many of its last columns are an assistant's guesses, which may be taken back.
     """
 
     mask: torch.Tensor
@@ -101,6 +103,19 @@ class CacheState:
     shift: torch.Tensor
     padded: bool
     axes: int
+    guessed: int = 0
+
+    def without(self, wrong: int) -> "CacheState":
+        """The state after the last `wrong` guesses were taken back: they are text, one position
+        each.
+        """
+        return replace(
+            self,
+            mask=self.mask[:, : self.width - wrong],
+            logical=self.logical - wrong,
+            next_position=self.next_position - wrong,
+            guessed=self.guessed - wrong,
+        )
 
     @property
     def width(self) -> int:

@@ -29,6 +29,7 @@ from .step import (
     Step,
     cache_length,
     given_cache,
+    holds_padding,
     holds_pruned_columns,
     is_made,
     physical_masks,
@@ -71,8 +72,7 @@ def attach(
 
     A cache knows that it is pruned: later steps and turns on it go on correctly while the pruner is
     attached, and new images in them are pruned too. Chunked prefill is refused. Assisted decoding
-    works where guessing begins after the prefill; guesses within it count as part of the question,
-    and are refused if they turn out wrong.
+    works with transformers 5; what is guessed is no part of the question.
 
     Args:
         model: a transformers vision-language model, in eval mode: one that
@@ -125,6 +125,7 @@ class _Forward(threading.local):
     call: the vision-and-language module's.
     masks: of that call, (B, past) over the cache and (B, L).
     refused: why this forward must not be pruned.
+    kept_logits: logits_to_keep, where it is a number; 0 is all.
     pending: to be noted on the cache after the language model.
     prompt: the latest one without a cache; outlives the forward.
     """
@@ -132,6 +133,7 @@ class _Forward(threading.local):
     call: Call | None = None
     masks: tuple[torch.Tensor, torch.Tensor] | None = None
     refused: str | None = None
+    kept_logits: int = 0
     pending: CacheState | None = None
     prompt: RepeatedPrompt | None = None
 
@@ -195,7 +197,7 @@ class Pruner:
     def _note_outputs(self, model, args, kwargs):
         """Before the model with its head: arguments that need the logits of every column."""
         inputs = _named(model, args, kwargs)
-        self._now.refused = None
+        self._forget_outputs()  # an interrupt (KeyboardInterrupt) runs no hook after the module
         labels = inputs.get("labels")
         if labels is not None and bool((labels == _NO_LABEL).all()):
             # PaliGemma's processor returns these with every prompt; there is no loss to take.
@@ -204,18 +206,21 @@ class Pruner:
             self._now.refused = (
                 "labels: the loss would be taken at columns that pruning moves; detach() the pruner"
             )
-        elif isinstance(inputs.get("logits_to_keep"), torch.Tensor):
+        kept = inputs.get("logits_to_keep")
+        if isinstance(kept, torch.Tensor):
             self._now.refused = (
                 "logits_to_keep: got a tensor, allowed while pruning is an int (from the end)"
             )
+        elif kept is not None:
+            self._now.kept_logits = kept
         return None
 
     def _forget_outputs(self, *_) -> None:
-        self._now.refused = None
+        self._now.refused, self._now.kept_logits = None, 0
 
     def _note_call(self, base, args, kwargs):
         """Before the vision-and-language module."""
-        self._forget_call()  # an interrupt (KeyboardInterrupt) runs no hook after the module
+        self._forget_call()  # see _note_outputs
         if base.training:
             raise RuntimeError("model: it is in training mode; call eval() or detach() the pruner")
         inputs = _named(base, args, kwargs)
@@ -257,9 +262,9 @@ class Pruner:
             Whether it was replaced.
         """
         given = inputs.get("attention_mask")
-        whole = torch.cat(self._now.masks, dim=1)
-        if given is None and bool(whole.all()):
+        if given is None and not holds_padding(inputs):
             return False
+        whole = torch.cat(self._now.masks, dim=1)
         plain = isinstance(given, torch.Tensor) and given.shape == whole.shape
         if plain and torch.equal(given.bool().to(whole.device), whole):
             return False
@@ -327,13 +332,28 @@ class Pruner:
             find_visuals(scene, self.parts),
             step.embeddings.detach(),
             call.input_ids,
-            step.real,
+            self._asked(step),
             self._query,
             self.parts.model.get_input_embeddings(),
             self.options,
         )
         self._now.prompt = RepeatedPrompt(call, keep) if step.past == 0 else None
         return keep
+
+    def _guesses(self) -> int:
+        """How many tokens at the end of a prefill are an assistant's guesses.
+
+        generate asks for the last column's logits alone, and for one more per guess.
+        """
+        call = self._now.call
+        generating = call is not None and call.is_of_generate()
+        return max(0, self._now.kept_logits - 1) if generating else 0
+
+    def _asked(self, step: Step) -> torch.Tensor:
+        """Bool (B, L): tokens that may be a part of the question."""
+        asked = step.real.clone()
+        asked[:, step.length - self._guesses() :] = False
+        return asked
 
     def _pruned_inputs(self, inputs: dict, step: Step, keep: torch.Tensor) -> dict:
         """The language model's new arguments for a call whose columns are pruned."""
@@ -358,6 +378,7 @@ class Pruner:
             shift=shift,
             padded=not bool(mask.all()),
             axes=3 if positions.dim() == 3 else 1,
+            guessed=self._guesses(),
         )
         if not self._now.pending.padded:
             check_flash(self.parts.language_model.config, positions)

@@ -101,6 +101,11 @@ def holds_pruned_columns(inputs: dict) -> bool:
     return getattr(given_cache(inputs), _STATE, None) is not None
 
 
+def holds_padding(inputs: dict) -> bool:
+    """Whether that cache has columns that are not attended to; known without asking the device."""
+    return holds_pruned_columns(inputs) and getattr(given_cache(inputs), _STATE).padded
+
+
 def physical_masks(
     inputs: dict, batch: int, length: int, device
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -184,10 +189,14 @@ def _read_state(cache, past: int, batch: int) -> CacheState | None:
         delattr(cache, _STATE)  # the cache was reset
         return None
     if past < state.width:
-        raise ValueError(
-            f"past_key_values: the cache was cropped to {past} columns, into the pruned prompt, "
-            f"which takes {state.width} (assisted decoding that guesses in the prefill does that)"
-        )
+        wrong = state.width - past
+        if wrong > state.guessed:
+            raise ValueError(
+                f"past_key_values: the cache was cropped to {past} columns, into the pruned "
+                f"prompt, which takes {state.width - state.guessed}"
+            )
+        state = state.without(wrong)
+        write_state(cache, state)
     if state.mask.shape[0] != batch:
         raise ValueError(
             f"past_key_values: the cache was pruned as a batch of {state.mask.shape[0]}, "

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import pytest
 import torch
 import transformers
-from tiny_processors import KITS, MISSING, TORCHVISION, film, picture
+from tiny_processors import KITS, film, picture
 from zoo import FAMILIES
 from zoo.prompt import IMAGE, VIDEO
 
@@ -37,22 +37,23 @@ def _quiet():
     transformers.logging.set_verbosity(before)
 
 
-def kit_of(name: str):
-    if name in MISSING:
-        pytest.skip(f"{name}'s processor needs {MISSING[name]}")
-    return KITS[name]
+FILM_KITS = [name for name, kit in KITS.items() if kit.video]
+
+
+def all_but(names: list[str], *others: str) -> dict:
+    """Arguments of parametrize: kits by name."""
+    assert set(others) <= set(names)
+    return {"argnames": "name", "argvalues": [name for name in names if name not in others]}
 
 
 @pytest.fixture(params=list(KITS))
 def kit(request):
-    return kit_of(request.param)
+    return KITS[request.param]
 
 
-@pytest.fixture(params=[name for name, kit in KITS.items() if kit.video])
+@pytest.fixture(params=FILM_KITS)
 def film_kit(request):
-    if not TORCHVISION:
-        pytest.skip("video processors need torchvision")
-    return kit_of(request.param)
+    return KITS[request.param]
 
 
 # ---- what each picture should become ----
@@ -242,9 +243,10 @@ def test_a_pad_on_the_right_changes_nothing(kit):
     assert kept == [r.indices.tolist() for r in pruner.report]
 
 
-def test_prompts_with_and_without_pictures(kit):
-    if kit.name == "paligemma":
-        pytest.skip("its processor wants a picture in every prompt")
+# PaliGemma's processor wants a picture in every prompt.
+@pytest.mark.parametrize(**all_but(list(KITS), "paligemma"))
+def test_prompts_with_and_without_pictures(name):
+    kit = KITS[name]
     inputs = inputs_of(kit, ["what is it", "red|{}|digit"], [[], pictures(3)])
     report = pruned_report(kit, inputs)
     assert report[0].reason == "no image in the prompt"
@@ -264,7 +266,7 @@ def colours(pixels: torch.Tensor) -> tuple[float, float, float, float]:
 @pytest.mark.parametrize("place", range(len(SIZES)))
 def test_boxes_of_crops_hold_their_pixels(name, place):
     """A picture's red tells how far to the right a pixel is, its green how far down."""
-    kit = kit_of(name)
+    kit = KITS[name]
     inputs = inputs_of(kit, ["what|{}|is it"], [pictures(place)])
     (entry,) = pruned_report(kit, inputs)
     views = inputs["pixel_values"][0]
@@ -276,7 +278,7 @@ def test_boxes_of_crops_hold_their_pixels(name, place):
 @pytest.mark.parametrize("name", ["internvl", "aya_vision"])
 @pytest.mark.parametrize("place", range(len(SIZES)))
 def test_the_last_tile_is_the_overview(name, place):
-    kit = kit_of(name)
+    kit = KITS[name]
     inputs = inputs_of(kit, ["what|{}|is it"], [pictures(place)])
     (entry,) = pruned_report(kit, inputs)
     views = [i for i, v in enumerate(inputs["pixel_values"]) if spans_all(v)]
@@ -289,7 +291,7 @@ def spans_all(view: torch.Tensor) -> bool:
 
 @pytest.mark.parametrize("name", ["idefics3", "smolvlm"])
 def test_a_picture_that_is_not_split(name):
-    kit = kit_of(name)
+    kit = KITS[name]
     texts, given = ["what|{}{}|is it", "red|{}|digit"], [pictures(0, 1), pictures(2)]
     inputs = inputs_of(kit, texts, given, do_image_splitting=False)
     check_pictures(pruned_report(kit, inputs), [[whole(3, 3)] * 2, [whole(3, 3)]])
@@ -300,7 +302,7 @@ def test_more_tiles_than_the_vocabulary_has_marks_for(name):
     """The processor knows marks of 6 x 6 tiles and makes more where size allows. This vocabulary
     has 4 x 4 of them: the others are words of several tokens.
     """
-    kit = kit_of(name)
+    kit = KITS[name]
     inputs = inputs_of(
         kit,
         ["what|{}{}|is it"],
@@ -315,7 +317,7 @@ def test_more_tiles_than_the_vocabulary_has_marks_for(name):
 )
 def test_pan_and_scan(size, crops):
     """Gemma 3: the whole picture, then its crops; to attach each is a picture."""
-    kit = kit_of("gemma3")
+    kit = KITS["gemma3"]
     given = [[picture(*size), picture(24, 24)]]
     inputs = inputs_of(kit, ["what|{}|is|{}|it"], given, images_kwargs=PAN_AND_SCAN)
     assert len(inputs["pixel_values"]) == 1 + crops + 1
@@ -326,14 +328,14 @@ def test_pan_and_scan(size, crops):
 
 def test_onevision_takes_a_flat_list_for_pictures_of_their_own():
     """Its processor then gives each its details, though one prompt has both."""
-    kit = kit_of("llava_onevision")
+    kit = KITS["llava_onevision"]
     inputs = inputs_of(kit, ["what|{}|is|{}|it"], pictures(0, 3))
     check_pictures(pruned_report(kit, inputs), [[_ONEVISION[0], _ONEVISION[3]]])
 
 
 def test_labels_that_ask_for_nothing():
     """PaliGemma's processor returns labels with every prompt, of which none counts."""
-    kit = kit_of("paligemma")
+    kit = KITS["paligemma"]
     inputs = kit.inputs(kit.processor(), ["what|{}|is it"], [pictures(0)])
     assert (inputs["labels"] == -100).all()
     check_pictures(pruned_report(kit, inputs), [ALONE["paligemma"][:1]])
@@ -410,9 +412,10 @@ def test_films_as_lists_of_frames(film_kit):
     assert said(pruned_report(film_kit, listed)) == said(pruned_report(film_kit, inputs))
 
 
-def test_pictures_and_films_in_one_prompt(film_kit):
-    if film_kit.name in ("glm4v", "smolvlm"):
-        pytest.skip("the class or its processor takes one of both")
+# GLM-4V's class and SmolVLM's processor take one of both.
+@pytest.mark.parametrize(**all_but(FILM_KITS, "glm4v", "smolvlm"))
+def test_pictures_and_films_in_one_prompt(name):
+    film_kit = KITS[name]
     texts = ["what|{}|is|[]|it", "red|[]|digit|{}|blue"]
     inputs = inputs_of(film_kit, texts, [pictures(0), pictures(3)], [films(0), films(1)])
     report = pruned_report(film_kit, inputs)
@@ -456,9 +459,10 @@ def words_of_the_question(kit, kind: str, **options) -> list[str]:
     return pruner.report[0].words
 
 
-def test_the_question_about_a_picture(kit):
-    if kit.name == "paligemma":
-        pytest.skip("it has no chat template")
+# PaliGemma has no chat template.
+@pytest.mark.parametrize(**all_but(list(KITS), "paligemma"))
+def test_the_question_about_a_picture(name):
+    kit = KITS[name]
     assert "".join(words_of_the_question(kit, "image")) == QUESTION
 
 
@@ -468,6 +472,6 @@ def test_the_question_about_a_film(film_kit):
 
 
 def test_the_question_about_a_picture_in_crops():
-    kit = kit_of("gemma3")
+    kit = KITS["gemma3"]
     words = words_of_the_question(kit, "image", images_kwargs=PAN_AND_SCAN)
     assert "".join(words) == QUESTION

@@ -6,7 +6,7 @@ models. Nothing is downloaded.
     inputs = kit.inputs(processor, ["one {} two"], [[picture(40, 72)]])
     kit.model()(**inputs)
 
-Video processors need torchvision; without it a kit's processor takes pictures alone.
+Needs torchvision (python_tests/test_processors.py has the process for it) and num2words.
 """
 
 from collections.abc import Callable
@@ -17,7 +17,6 @@ import numpy as np
 import PIL.Image
 import tokenizers
 import transformers
-from transformers.utils import is_num2words_available, is_torchvision_available
 from zoo import FAMILIES
 from zoo.prompt import (
     BREAK,
@@ -31,7 +30,6 @@ from zoo.prompt import (
     VIDEO_START,
 )
 
-TORCHVISION = is_torchvision_available()
 VOCABULARY = 512
 _BASIC = {0: "<pad>", 1: "<s>", 2: "</s>", 12: "<|im_start|>", 13: "<|im_end|>"}
 _FIRST_TILE = 20  # ids of the marks of tiles
@@ -85,8 +83,6 @@ class Kit:
         """The class's own, with a new tokenizer."""
         tokenizer = self.tokenizer()
         build = getattr(transformers, self.processor_class)
-        if not TORCHVISION:
-            build = _for_pictures_alone(build)
         return build(tokenizer=tokenizer, chat_template=template, **self.parts())
 
     def tokenizer(self):
@@ -167,17 +163,8 @@ def film(frames: int, height: int, width: int, seed: int = 0) -> np.ndarray:
 
 
 def _videos(name: str, **options):
-    """A video processor by name; None without torchvision."""
-    return getattr(transformers, name)(**options) if TORCHVISION else None
-
-
-def _for_pictures_alone(processor_class):
-    """The class without its check that there is a video processor."""
-    return type(
-        processor_class.__name__,
-        (processor_class,),
-        {"check_argument_for_proper_class": lambda self, name, argument: None},
-    )
+    """A video processor by name; transformers has them with torchvision only."""
+    return getattr(transformers, name)(**options)
 
 
 def _clip(side: int):
@@ -451,9 +438,4 @@ KITS = {
         GLM4V,
         AYA_VISION,
     )
-}
-# What this installation lacks: SmolVLM's processor spells the count of a film's frames out.
-MISSING = {
-    **({} if is_num2words_available() else {"smolvlm": "num2words"}),
-    **({} if TORCHVISION else {"llava_pixtral": "torchvision", "mistral3": "torchvision"}),
 }

@@ -4,10 +4,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from tiny_models import build
 
 from .prompt import (
     BOS,
-    EOS,
     FIRST_WORD,
     IMAGE,
     LINE_BREAK,
@@ -69,21 +69,9 @@ class Family:
 
     def build(self, attention: str | None = None, seed: int = 0):
         """A model in eval mode, float32; attention: one of attentions, the first by default."""
-        torch.manual_seed(seed)
-        model_class, config = self.config()
         attention = attention or self.attentions[0]
-        model = model_class._from_config(config, attn_implementation=attention).eval()
-        with torch.no_grad():
-            for parameter in model.parameters():
-                # The default spread of 0.02 makes every answer the same; here tokens matter, and
-                # rounding stays below 1e-5 in the logits.
-                if parameter.dim() > 1:
-                    parameter.normal_(0, 0.2)
-        model.generation_config.pad_token_id = PAD
-        # The end is among the suppressed marks: every generation runs to its full length.
-        model.generation_config.eos_token_id = EOS
-        model.generation_config.suppress_tokens = list(range(FIRST_WORD))
-        return model
+        # Narrow enough for rounding to stay below 1e-5 in the logits.
+        return build(*self.config(), attention, seed, spread=0.2, marks=FIRST_WORD)
 
     def inputs(self, model, prompts: list[list], seed: int = 0, repaint=None) -> dict:
         """What a processor would return for a batch.

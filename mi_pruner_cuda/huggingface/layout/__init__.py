@@ -2,9 +2,9 @@
 
 A layout is a function (scene, kind, visual) -> list of Shape, one per image or video of the batch,
 in the order of their placeholders. Each model of the table names two: one for images, one for
-videos. They read, in this order of preference, what the call states (grids, pixels, features), what
-the ids show (runs of placeholders and the tokens between them), and the value of learned row
-breaks; never the names of models.
+videos. They read what the call states (features, pixels, grids), what the ids show (runs of
+placeholders and the tokens between them), positions, and the value of learned row breaks; never
+config.model_type. Their docstrings name the classes that they were written for.
 """
 
 from .frames import even_frames, frames_and_a_break, frames_with_class_row

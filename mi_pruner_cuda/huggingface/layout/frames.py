@@ -36,23 +36,29 @@ def frames_and_a_break(scene: Scene, kind: str, visual: torch.Tensor) -> list[Sh
 
 
 def frames_of_grid(grid: tuple[int, int, int]) -> Shape:
+    """A video of t frames of h x w tokens; a picture where t is 1."""
     t, h, w = grid
-    frame = h * w
     if t == 1:
-        return Shape(frame, grid, (Part(0, (h, w), w),))
-    parts = tuple(Part(i * frame, (h, w), w, frame=i, name=f"frame {i}") for i in range(t))
-    blocks = tuple(range(i * frame, (i + 1) * frame) for i in range(t))
-    return Shape(t * frame, grid, parts, blocks)
+        return Shape(h * w, grid, (Part(0, (h, w), w),))
+    return Shape(t * h * w, grid, *_frames(t, h, w))
 
 
 def square_frames(tokens: int, side: int, first: int) -> Shape:
-    """first: rows of each frame before its patches."""
+    """A video of square frames; first: rows of each frame before its patches."""
     frame = first + side * side
     if tokens % frame:
         return Shape(tokens)
     t = tokens // frame
-    parts = tuple(
-        Part(i * frame + first, (side, side), side, frame=i, name=f"frame {i}") for i in range(t)
-    )
+    grid = None if first else (t, side, side)
+    return Shape(tokens, grid, *_frames(t, side, side, first))
+
+
+def _frames(t: int, h: int, w: int, first: int = 0):
+    """(parts, blocks) of t frames, one behind the other."""
+    frame = first + h * w
     blocks = tuple(range(i * frame, (i + 1) * frame) for i in range(t))
-    return Shape(tokens, (t, side, side) if not first else None, parts, blocks)
+    parts = tuple(
+        Part(block.start + first, (h, w), w, frame=i, name=f"frame {i}")
+        for i, block in enumerate(blocks)
+    )
+    return parts, blocks

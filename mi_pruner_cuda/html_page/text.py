@@ -6,15 +6,15 @@ from string import Template
 
 import numpy as np
 
-from .html_data import ranks, speaks_for, words_of
-from .keep_hash import keep_hash
-from .panels import Drawing, Panel, kept_mask, token_count
-from .selection import Selection
+from ..keep_hash import keep_hash
+from ..panels import Drawing, Panel, kept_mask, token_count
+from ..selection import Selection
+from .data import ranks, speaks_for, words_of
 
 
 def file_text(name: str) -> str:
-    """A file of the folder html."""
-    return (importlib.resources.files(__package__) / "html" / name).read_text(encoding="utf-8")
+    """A file of this folder."""
+    return (importlib.resources.files(__package__) / name).read_text(encoding="utf-8")
 
 
 def texts(question: str | None, answer: str | None) -> str:

@@ -1,6 +1,6 @@
 """write_html: a page that shows what was kept, which opens from a file and asks for nothing else.
 
-The page is html/page.html with everything in it: pictures as data: URIs, the numbers as JSON, the
+The page is page.html with everything in it: pictures as data: URIs, the numbers as JSON, the
 style and the script. Its content security policy lets it run that script and load nothing.
 """
 
@@ -9,10 +9,10 @@ import hashlib
 import html
 from string import Template
 
-from .html_data import page_data
-from .html_text import file_text, row, section, texts, totals
-from .output_path import check_output, check_text, unwritable
-from .panels import Drawing, drawings, is_drawn, report_entries
+from ..output_path import check_output, check_text, unwritable
+from ..panels import Drawing, drawings, is_drawn, report_entries
+from .data import page_data
+from .text import file_text, row, section, texts, totals
 
 
 def write_html(

@@ -7,7 +7,7 @@ import json
 import numpy as np
 from PIL import Image
 
-from .panels import DIM, Drawing, Panel, cell_edges, numbers
+from ..panels import DIM, Drawing, Panel, cell_edges, numbers
 
 # Dark to light without a step back, so that it reads in print and to the colour-blind as well.
 _HEAT = ["181238", "3e2c84", "1c6892", "26a07a", "96cd50", "faec5a"]
