@@ -3,6 +3,7 @@
 #   make demo     answer a question about a picture with all and with a tenth of its visual tokens
 #   make test     the test suite
 #   make test-llama  mipruner inside the real llama.cpp, which it fetches and builds
+#   make lmms-eval  the demo model through lmms-eval, which it installs
 #   make bench    the speed tables
 #   make lint     what CI checks about style;  make format  puts it right
 #   make clean    removes what the others made
@@ -18,6 +19,8 @@ BUILD_TOOLS := setuptools wheel pybind11 cmake ninja
 # A Python package is only the parcel: its source distribution holds llama.cpp.
 LLAMA_CPP ?= llama-cpp-python==0.3.36
 GGUF ?= gguf==0.19.0
+# The newest filelock is too new for its datasets.
+LMMS_EVAL ?= lmms-eval[video-legacy]==0.7.3 filelock==3.24.3 transformers==5.24.0
 PYTEST_ARGS ?=
 
 VENV := .venv
@@ -31,7 +34,7 @@ LLAMA_OPTIONS := -DLLAMA_BUILD_MTMD=ON -DLLAMA_OPENSSL=OFF -DGGML_NATIVE=OFF -DG
 CXX_FILES = $(shell find csrc bench -name '*.h' -o -name '*.hpp' -o -name '*.c' -o -name '*.cpp' \
 	-o -name '*.cu*')
 
-.PHONY: demo test test-llama bench lint format install clean
+.PHONY: demo test test-llama lmms-eval bench lint format install clean
 
 demo: install
 	$(BIN)/python -m mi_pruner_cuda demo
@@ -46,6 +49,9 @@ test-llama: install $(LLAMA)/installed
 		-DCMAKE_PREFIX_PATH=$(abspath $(LLAMA))
 	$(CMAKE) --build $(LLAMA)/checks --parallel 2
 	$(BIN)/python -m pytest $(PYTEST_ARGS) python_tests/llama_cpp
+
+lmms-eval: install $(VENV)/lmms-eval/installed
+	$(BIN)/python -m pytest $(PYTEST_ARGS) python_tests/test_lmms_eval_plugin.py
 
 bench: install
 	$(BIN)/python bench/bench_select.py
@@ -82,6 +88,14 @@ $(VENV)/transformers-4.57: Makefile $(VENV)/pyvenv.cfg
 $(VENV)/torchvision: Makefile $(VENV)/build-tools
 	rm -rf $@
 	$(BIN)/pip install --quiet --no-deps --target $@ $(TORCHVISION)
+	touch $@
+
+# It asks for much, and for a torchvision: an environment of its own.
+$(VENV)/lmms-eval/installed: Makefile $(VENV)/pyvenv.cfg
+	rm -rf $(VENV)/lmms-eval
+	$(PYTHON) -m venv $(VENV)/lmms-eval
+	$(VENV)/lmms-eval/bin/pip install --quiet $(TORCH)
+	$(VENV)/lmms-eval/bin/pip install --quiet setuptools $(TORCH) $(TORCHVISION) $(LMMS_EVAL)
 	touch $@
 
 $(LLAMA)/installed: $(LLAMA)/fetched
