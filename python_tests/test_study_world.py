@@ -54,10 +54,12 @@ def by_hand(scene, question):
         case "count":
             return scenes.COUNT_NAMES[shades.count(colours[0])]
         case "compare":
-            return "yes" if shades.count(colours[0]) > shades.count(colours[1]) else "no"
+            (a,), (b,) = ([i for i in scene.objects if i.digit == d] for d in digits)
+            return "yes" if a.colour == b.colour else "no"
         case "beside":
             axis = int("above" in words)
             (a,), (b,) = ([i for i in scene.objects if i.digit == d] for d in digits)
+            assert (middle(a, axis) < 112) != (middle(b, axis) < 112)
             return "yes" if middle(a, axis) < middle(b, axis) else "no"
         case "total":
             return TOTALS[len(scene.objects) - 5]

@@ -217,13 +217,16 @@ class Given:
 
 @pytest.mark.parametrize("family", ["ground", "absent"])
 def test_nothing_to_look_at_is_not_taught(family):
-    """No object is asked for and no word names one: heads 0 are free."""
+    """No object is asked for and no word names one: heads 0 are free. "absent" does name a digit,
+    which head 1 of layer 1 should look at."""
     batch = batch_of(family, 4, 4)
     shared = share_picture(ARCHITECTURES["llava"], words_of("study"), 4, "cpu")
     nowhere, first = torch.zeros(1), torch.zeros(shared.mask.shape[-1])
     first[0] = 1
-    loss = grounding_loss(Given({(1, 0): nowhere, (2, 0): nowhere, (2, 1): first}), batch, shared)
-    assert loss.item() == pytest.approx(-math.log(1 + 1e-4), abs=1e-6)
+    given = {(1, 0): nowhere, (1, 1): nowhere, (2, 0): nowhere, (2, 1): first}
+    loss = grounding_loss(Given(given), batch, shared)
+    unseen = 0 if family == "ground" else -math.log(1e-3)
+    assert loss.item() == pytest.approx(unseen - math.log(1 + 1e-4), abs=1e-5)
 
 
 @pytest.mark.parametrize("looks_at", ["its own", "the other's"])
@@ -246,11 +249,42 @@ def test_each_word_looks_at_what_it_names(family, looks_at):
             return named(read[-1] if looks_at == "its own" else other, batch, shared)
 
     even = torch.ones(1)
-    loss = grounding_loss(Spy({(2, 0): even, (2, 1): even}), batch, shared)
+    others = {(1, 1): even, (2, 0): even, (2, 1): even}
+    loss = grounding_loss(Spy(others), batch, shared)
     assert torch.equal(torch.stack(read, -1), both)
-    blind = grounding_loss(Given({(1, 0): even * 0, (2, 0): even, (2, 1): even}), batch, shared)
+    blind = grounding_loss(Given({(1, 0): even * 0, **others}), batch, shared)
     gain = math.log(1 + 1e-3) - math.log(1e-3) if looks_at == "its own" else 0
     assert (blind - loss).item() == pytest.approx(gain, abs=1e-4)
+
+
+@pytest.mark.parametrize("family", ["colour", "count", "compare"])
+def test_the_answer_looks_at_the_words_that_are_asked_about(family):
+    """Where it begins, and at the question's words, not the answer's."""
+    batch = batch_of(family, 2, 3)
+    shared = share_picture(ARCHITECTURES["llava"], words_of("study"), 3, "cpu")
+    content = torch.tensor([WORD_ID[word] for word in (*map(str, range(10)), *scenes.COLOURS)])
+    start = (batch.targets >= 0).float().argmax(-1)
+    step = torch.arange(batch.tokens.shape[-1])
+    words = torch.isin(batch.tokens, content) & (step <= start[..., None])
+    assert words.any(-1).all()
+
+    class Sees(Given):
+        def rows(self, layer, head, at, mask):
+            if (layer, head) != (1, 1):
+                return super().rows(layer, head, at, mask)
+            block = shared.begin + batch.tokens.shape[-1] * torch.arange(3)
+            assert torch.equal(at, block + start)
+            seen = torch.zeros(*at.shape, mask.shape[-1])
+            share = words / words.sum(-1, keepdim=True)
+            return seen.scatter(-1, (block[:, None] + step).expand(2, -1, -1), share * self.mass)
+
+    even = torch.ones(1)
+    found = []
+    for mass in (1.0, 0.5):
+        probe = Sees({(1, 0): even, (2, 0): even, (2, 1): even})
+        probe.mass = mass
+        found.append(grounding_loss(probe, batch, shared).item())
+    assert found[1] - found[0] == pytest.approx(math.log(1.001 / 0.501), abs=1e-4)
 
 
 def named(words, batch, shared):

@@ -206,10 +206,15 @@ class Trainer:
         """The batch of one step, from a generator that depends on nothing but the step."""
         rng = np.random.default_rng([self.args.seed, 7, self.stage, step])
         crowded = stage.name == "dense"
-        weights = self.args.mixture if stage.questions else None
+        weights = self._mixture(step) if stage.questions else None
         return make_batch(
             self.world, rng, stage.size, stage.questions, crowded, weights, self.course.families
         )
+
+    def _mixture(self, step: int) -> list[float]:
+        """Shares of the families at a step of the vlm stage."""
+        easy = self.course.first is not None and step < self.args.easy_steps
+        return list(self.course.first) if easy else self.args.mixture
 
     def _train_step(self, stage: Stage, batch: Batch) -> dict[str, float]:
         for group in self.optimizer.param_groups:
@@ -310,6 +315,13 @@ def parse_arguments(given: list[str] | None = None) -> argparse.Namespace:
         nargs="+",
         help="shares of the world's families: "
         + "; ".join(f"{name}: {', '.join(course.families)}" for name, course in COURSES.items()),
+    )
+    parser.add_argument(
+        "--easy-steps",
+        type=int,
+        default=400,
+        help="steps of the vlm stage, from its first, that ask about one object or count only "
+        "(world study)",
     )
     parser.add_argument("--report-every", type=int, default=50)
     parser.add_argument("--exams", type=int, default=4, help="batches of held-out scenes a report")

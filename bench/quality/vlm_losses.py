@@ -153,21 +153,23 @@ def answer(model, rows: torch.Tensor, batch: Batch, shared: Shared):
 
 
 def grounding_loss(probe: AttentionProbe, batch: Batch, shared: Shared) -> torch.Tensor:
-    """Tells three attention heads where the objects are.
+    """Tells four attention heads where to look.
 
-    Head 0 of layer 1, reading from each digit or colour of the question, should look at the patches
-    that this word names; head 0 of layer 2, reading from where each word of the answer begins, at
-    those of the asked objects. Head 1 of layer 2 should spread evenly over the first token and one
-    patch per asked object: with n objects the first token keeps 1 / (n + 1) of the attention, from
-    which the layers above can tell how many there are. Where there is nothing to look at, as for
-    the brightness of the background, the first two are not taught.
+    Head 1 of layer 1, reading from where the answer begins, should look at the digits and colours
+    of the question: what is asked about is then known where the answer is formed. Head 0 of layer
+    1, reading from each digit or colour of the question, should look at the patches that this word
+    names; head 0 of layer 2, reading from where each word of the answer begins, at those of the
+    asked objects. Head 1 of layer 2 should spread evenly over the first token and one patch per
+    asked object: with n objects the first token keeps 1 / (n + 1) of the attention, from which the
+    layers above can tell how many there are. Where there is nothing to look at, as for the
+    brightness of the background, the others are not taught.
     """
     offset = shared.begin + BLOCK * torch.arange(batch.tokens.shape[1], device=batch.tokens.device)
     answers = batch.targets >= 0
     answer_at = offset + answers.float().argmax(-1)
     has_object = batch.asked.any(-1)
     has_second = (answers.sum(-1) > 2) & has_object  # "top left", then the end
-    loss = _word_loss(probe, batch, shared, offset)
+    loss = _word_loss(probe, batch, shared, offset) + _question_loss(probe, batch, shared, offset)
     for at, where in ((answer_at, has_object), (answer_at + 1, has_second)):
         total, count = _mass(probe, 2, at, batch.asked, where, shared)
         loss = loss - total / max(count, 1)
@@ -179,12 +181,29 @@ def grounding_loss(probe: AttentionProbe, batch: Batch, shared: Shared) -> torch
     return loss - (hits / (1 + number))[counted].sum() / max(int(counted.sum()), 1)
 
 
+def _question_loss(probe: AttentionProbe, batch: Batch, shared: Shared, offset) -> torch.Tensor:
+    """Of the words that are asked about, from where the answer begins."""
+    digit, colour = _kinds(batch.tokens)
+    content = _asked_words(batch, digit, colour)
+    where = content.any(-1)
+    seen = probe.rows(1, 1, offset + (batch.targets >= 0).float().argmax(-1), shared.mask)
+    own = offset[:, None] + torch.arange(BLOCK, device=offset.device)
+    words = seen.gather(-1, own.expand(len(seen), -1, -1))
+    return -((words * content).sum(-1)[where] + 1e-3).log().sum() / max(int(where.sum()), 1)
+
+
+def _asked_words(batch: Batch, digit: torch.Tensor, colour: torch.Tensor) -> torch.Tensor:
+    """bool (B, Q, BLOCK): digits and colours of the question, not of its answer."""
+    step = torch.arange(BLOCK, device=batch.tokens.device)
+    first_answer = (batch.targets >= 0).float().argmax(-1)
+    return ((digit >= 0) | (colour >= 0)) & (step <= first_answer[..., None])
+
+
 def _word_loss(probe: AttentionProbe, batch: Batch, shared: Shared, offset) -> torch.Tensor:
     """Of the first and the second digit or colour in each question."""
     digit, colour = _kinds(batch.tokens)
     step = torch.arange(BLOCK, device=batch.tokens.device)
-    first_answer = (batch.targets >= 0).float().argmax(-1)
-    content = ((digit >= 0) | (colour >= 0)) & (step <= first_answer[..., None])
+    content = _asked_words(batch, digit, colour)
     total, count = 0.0, 0
     for _ in range(2):
         at = content.float().argmax(-1)

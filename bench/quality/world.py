@@ -11,7 +11,7 @@ What a pruner must keep for each family (STRESS):
 import numpy as np
 
 from mi_pruner_cuda.demo import scenes
-from mi_pruner_cuda.demo.scenes import Question, Scene
+from mi_pruner_cuda.demo.scenes import IMAGE_SIZE, Question, Scene
 
 STRESS = {
     "locality": ("colour", "digit", "quarter", "exist"),
@@ -23,9 +23,9 @@ FAMILIES = tuple(family for group in STRESS.values() for family in group)
 TOTALS = ("five", "six", "seven", "eight", "nine")
 NOWHERE = "none"  # the colour of a digit that is not there
 
-# {d}, {e} digits, {c}, {f} colours, {s} a side, {w} "colour" or "color".
+# {d}, {e} digits, {s} a side, {w} "colour" or "color".
 TEMPLATES = {
-    "compare": ("are there more {c} than {f} digits ?", "are more digits {c} than {f} ?"),
+    "compare": ("is the {d} the {w} of the {e} ?",),
     "beside": ("is the {d} {s} the {e} ?",),
     "total": ("how many digits are there in the picture ?", "count the digits ."),
     "ground": ("is the background bright or dark ?", "how bright is the background ?"),
@@ -114,37 +114,33 @@ def _ask_as_the_demo(family: str):
 
 
 def _ask_compare(world, scene: Scene, rng) -> Question:
-    """The answer is drawn first."""
-    colours = [item.colour for item in scene.objects]
-    names = sorted(set(colours))
-    more = bool(rng.integers(2))
-    pairs = [
-        (a, b)
-        for a in names
-        for b in names
-        if a != b and (colours.count(a) > colours.count(b)) == more
-    ]
-    first, second = _pick(rng, pairs)
-    asked = [i for i, name in enumerate(colours) if name in (first, second)]
-    text = _phrase(rng, "compare", c=first, f=second)
-    return Question("compare", text, "yes" if more else "no", asked)
+    """Whether two digits have one colour. The answer is drawn first."""
+    same = bool(rng.integers(2))
+    shades = [item.colour for item in scene.objects]
+    a, b = _pick(rng, [(a, b) for a, b in _pairs(scene) if (shades[a] == shades[b]) == same])
+    words = {"d": scene.objects[a].digit, "e": scene.objects[b].digit}
+    return Question("compare", _phrase(rng, "compare", **words), "yes" if same else "no", [a, b])
 
 
 def _ask_beside(world, scene: Scene, rng) -> Question:
-    """Which of two digits is farther left, or higher. The answer is drawn first."""
-    single = [own[0] for own in _places(scene).values() if len(own) == 1]
+    """Which of two digits in different halves is farther left, or higher. The answer is drawn
+    first."""
     axis, yes = int(rng.integers(2)), bool(rng.integers(2))
     places = [_middle(item)[axis] for item in scene.objects]
-    pairs = [
-        (a, b)
-        for a in single
-        for b in single
-        if (places[b] - places[a] if yes else places[a] - places[b]) >= _APART
-    ]
+    half = IMAGE_SIZE / 2
+    pairs = [(a, b) for a, b in _pairs(scene) if places[a] < half < places[b]]
     a, b = _pick(rng, pairs)
+    if not yes:
+        a, b = b, a
     words = {"d": scene.objects[a].digit, "e": scene.objects[b].digit}
     text = _phrase(rng, "beside", s=("left of", "above")[axis], **words)
     return Question("beside", text, "yes" if yes else "no", [a, b])
+
+
+def _pairs(scene: Scene) -> list[tuple[int, int]]:
+    """Ordered pairs of objects whose digits appear once."""
+    single = [own[0] for own in _places(scene).values() if len(own) == 1]
+    return [(a, b) for a in single for b in single if a != b]
 
 
 def _ask_total(world, scene: Scene, rng) -> Question:

@@ -3,7 +3,7 @@
 A scene is a textured 224x224 picture that holds five to nine handwritten digits (the 1,797 scans
 of scikit-learn's ``load_digits``), each of a different value, scaled, tinted in one of eight
 colours and placed without overlap. A fifth of the scans is held out: ``split="test"`` draws only
-from scans that ``split="train"`` never shows.
+from scans that ``split="train"`` never shows; "study" and "final" are its two halves.
 
     scene = render(seed=3)
     question = ask(scene, "colour", seed=0)
@@ -74,6 +74,8 @@ VOCABULARY = (
     *(str(digit) for digit in range(10)),
 )
 
+SPLITS = ("train", "test", "study", "final")
+
 _SIZES = (42, 56)  # three or four patches across: smaller digits take far longer to learn
 _JITTER = 2  # pixels by which a digit leaves the patch grid
 _MARGIN = 10  # a digit's centre keeps this far from the middle lines, so that its quarter is clear
@@ -125,8 +127,8 @@ class Question:
 
 def _load_scans(split: str) -> list[list[Image.Image]]:
     """The 8x8 scans of one split, by digit."""
-    if split not in ("train", "test"):
-        raise ValueError(f"split must be 'train' or 'test', not {split!r}")
+    if split not in SPLITS:
+        raise ValueError(f"split: got {split!r}, allowed are {', '.join(SPLITS)}")
     try:
         from sklearn.datasets import load_digits
     except ImportError as error:
@@ -137,7 +139,9 @@ def _load_scans(split: str) -> list[list[Image.Image]]:
     order = np.random.RandomState(1234).permutation(len(data.target))
     cut = int(0.8 * len(order))
     scans = [[] for _ in range(10)]
-    for index in order[:cut] if split == "train" else order[cut:]:
+    held_out = order[cut:]
+    parts = (order[:cut], held_out, held_out[::2], held_out[1::2])
+    for index in parts[SPLITS.index(split)]:
         pixels = (data.images[index] / 16 * 255).astype(np.uint8)
         scans[data.target[index]].append(Image.fromarray(pixels))
     return scans
@@ -178,7 +182,7 @@ class World:
     def __init__(self, split: str = "train", seed: int = 0, textures: int = 96):
         self.split = split
         self._scans = _load_scans(split)
-        rng = np.random.default_rng([seed, split == "test"])
+        rng = np.random.default_rng([seed, SPLITS.index(split)])
         self._textures = [_texture(rng) for _ in range(textures)]
 
     def scene(self, rng: np.random.Generator, crowded: bool = False) -> Scene:
