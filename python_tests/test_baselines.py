@@ -11,11 +11,15 @@ import tiny_models
 import torch
 from tiny_models import IMAGE, SQUARE, Prompt, inputs_for
 
-from mi_pruner_cuda import Mass, attach
+from mi_pruner_cuda import Mass, Selection, attach
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "bench" / "quality"))
-import baselines
-from baselines import RULES, Eyes, Sight, selector
+from baselines import RULES, selector
+from eyes import Eyes
+from rules import MAPS, Rule, Sight
+from rules.attention import visionzip_parts
+from rules.numbers import cosines
+from rules.relevance import coverage
 
 torch.set_num_threads(1)
 
@@ -43,10 +47,14 @@ def choose(name, view, k, seed=0) -> list[int]:
     return RULES[name].choose(view, k, torch.Generator().manual_seed(seed)).tolist()
 
 
+def double(view) -> Sight:
+    return view.to(torch.float64, "cpu")
+
+
 def cosine(a, b) -> float:
-    """0 for a zero row."""
+    """0 for a zero row. Rounded, so that equal rows tie."""
     lengths = float(a.double().norm() * b.double().norm())
-    return float(a.double() @ b.double()) / lengths if lengths else 0.0
+    return round(float(a.double() @ b.double()) / lengths, 12) if lengths else 0.0
 
 
 def distances(rows) -> list[list[float]]:
@@ -97,17 +105,98 @@ def test_every_k_gives_k_distinct_rows_in_order(name, case):
     assert choose(name, view, n) == list(range(n))
 
 
+NESTED = {
+    *("random", "maximum cosine", "DivPrune", "DART", "CDPruner", "MMTok", "FasterVLM", "FastV"),
+}
+
+
+@pytest.mark.parametrize("case", odd_rows())
+@pytest.mark.parametrize("name", RULES)
+def test_each_budget_gets_what_it_gets_alone(name, case):
+    view, rule = sight(rows=odd_rows()[case]), RULES[name]
+    n = len(view.visual)
+    budgets = [n, 1, (n + 1) // 2]
+    each = rule.choose_each(view, budgets, torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(0)
+    assert [e.tolist() for e in each] == [
+        choose(name, view, k) if rule.nested else rule.choose(view, k, generator).tolist()
+        for k in budgets
+    ]
+
+
+def test_nested_rules_are_asked_once():
+    assert {name for name, rule in RULES.items() if rule.nested} == NESTED
+    asked = []
+
+    def pick(view, k, generator):
+        asked.append(k)
+        return torch.tensor([3, 0, 2, 1])[:k]
+
+    for nested, calls in ((True, [3]), (False, [1, 3, 2])):
+        asked.clear()
+        each = Rule("spy", "", frozenset(), pick, nested).choose_each(sight(n=4), [1, 3, 2])
+        assert [e.tolist() for e in each] == [[3], [0, 2, 3], [0, 3]] and asked == calls
+    assert RULES["MMTok"].choose_each(sight(), []) == []
+    with pytest.raises(ValueError, match=r"k: got 13, allowed is an integer in \[1, 12\]"):
+        RULES["MMTok"].choose_each(sight(), [3, 13])
+
+
+def test_precision_and_device_are_those_asked_for():
+    def pick(view, k, generator):
+        assert view.grid == (3, 4)
+        seen.append((view.visual.dtype, view.keys.device.type))
+        return torch.arange(k, device=view.visual.device)
+
+    seen, spy = [], Rule("spy", "", frozenset(), pick)
+    view = sight(grid=(3, 4))
+    spy.choose(view, 2)
+    spy.choose(view, 2, dtype=torch.float32, device=None)
+    assert spy.choose(view, 2, dtype=torch.float32, device="meta").device.type == "meta"
+    cpu, meta = (torch.float32, "cpu"), (torch.float32, "meta")
+    assert seen == [(torch.float64, "cpu"), cpu, meta]
+    with pytest.raises(ValueError, match=r"dtype: got torch\.float16, allowed are torch\.float64"):
+        spy.choose(view, 2, dtype=torch.float16)
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_float32_chooses_the_same_where_nothing_ties(name):
+    view = sight(n=40, width=24, seed=3)
+    for k in (1, 7, 20, 40):
+        draws = [torch.Generator().manual_seed(0) for _ in range(2)]
+        found = RULES[name].choose(view, k, draws[0], dtype=torch.float32, device=None)
+        assert torch.equal(found, RULES[name].choose(view, k, draws[1]))
+
+
+@pytest.mark.parametrize("case", odd_rows())
+@pytest.mark.parametrize("name", RULES)
+def test_float32_gives_k_distinct_rows_too(name, case):
+    view = sight(rows=odd_rows()[case])
+    n = len(view.visual)
+    for k in {1, (n + 1) // 2, n}:
+        found = RULES[name].choose(view, k, dtype=torch.float32, device=None)
+        assert found.shape == (k,) and (found.diff() > 0).all() and found[0] >= 0 and found[-1] < n
+
+
+@pytest.mark.parametrize("name", sorted(set(RULES) - {"DART", "MMTok", "VisPruner", "VisionZip"}))
+def test_rules_that_never_wait_for_the_device(name):
+    """Tensors of the meta device have no values: whoever asks for one fails."""
+    view = sight().to(torch.float32, "meta")
+    for generator in (None, torch.Generator()):
+        found = RULES[name].pick(view, 5, generator)
+        assert found.shape == (5,) and found.device.type == "meta"
+
+
 @pytest.mark.parametrize("name", sorted(set(RULES) - {"random", "uniform grid", "VisPruner"}))
 def test_equal_rows_go_to_the_lower_index(name):
     """Rows i and i + 5 are equal in every way: whichever is kept alone is the first."""
     view = sight(n=5, seed=2)
-    maps = {m: getattr(view, m) for m in baselines.MAPS}
+    maps = {m: getattr(view, m) for m in MAPS}
     twice = {m: torch.cat([v, v]) for m, v in maps.items()}
     both = Sight(torch.cat([view.visual] * 2), view.text, **twice)
     for k in range(1, 10):
         kept = choose(name, both, k)
         if name == "VisionZip":  # spreads its targets by place: the dominant ones only
-            kept = baselines._visionzip_parts(both.double(), k)[0].tolist()
+            kept = visionzip_parts(double(both), k)[0].tolist()
         lonely = [i for i in kept if (i + 5) % 10 not in kept]
         assert all(i < 5 for i in lonely), (k, kept)
 
@@ -154,6 +243,13 @@ def test_wrong_arguments_are_named():
         assert len(choose(name, no_words, 3)) == 3
 
 
+def test_rows_of_one_direction_tie():
+    """Their cosines are the same to the last digit, whatever their lengths."""
+    generator = torch.Generator().manual_seed(0)
+    rows, words = (torch.randn(n, 8, generator=generator).double() for n in (50, 3))
+    assert torch.equal(cosines(3 * rows, words), cosines(rows, words))
+
+
 # The formulas.
 
 
@@ -187,16 +283,26 @@ def test_maximum_cosine(seed):
     assert choose("maximum cosine", view, 5) == expected
 
 
+def some_rows(seed) -> torch.Tensor:
+    """Plain rows; rows that come twice; rows of which some are zero; rows alike."""
+    plain = torch.randn(12, 8, generator=torch.Generator().manual_seed(seed))
+    if seed == 1:
+        plain[6:] = plain[:6]
+    if seed == 2:
+        plain[[0, 4, 5]] = 0
+    return plain + 2 * plain[:1] if seed == 3 else plain
+
+
 @pytest.mark.parametrize("seed", SEEDS)
 def test_divprune_is_the_greedy_of_max_min(seed):
-    view = sight(seed=seed)
+    view = sight(rows=some_rows(seed))
     d = distances(view.visual)
 
     def nearest(chosen):
         *before, i = chosen
         return min(d[i][j] for j in (before or range(12)) if j != i)
 
-    for k in (1, 2, 6, 11):
+    for k in range(1, 13):
         assert choose("DivPrune", view, k) == sorted(brute_greedy(12, k, nearest))
 
 
@@ -252,9 +358,9 @@ def test_dart_lets_every_pivot_retain_equally_many(seed):
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_trimtokenator(seed):
-    view = sight(seed=seed)
+    view = sight(rows=some_rows(seed))
     away = [float((v.double() - view.text.double().mean(0)).norm()) for v in view.visual]
-    for k in (1, 3, 6, 9):
+    for k in range(1, 13):
         near = sorted(sorted(range(12), key=lambda i: away[i])[: min(12, 2 * k)])
         d = distances(view.visual[near])
 
@@ -280,11 +386,11 @@ def covered(view, chosen) -> float:
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_mmtok_is_the_greedy_of_coverage(seed):
-    view = sight(n=8, seed=seed)
-    table = baselines.coverage(view.double(), 0.02, 0.2, 0.5)
+    view = sight(rows=some_rows(seed)[2:10])
+    table = coverage(double(view), 0.02, 0.2, 0.5)
     for chosen in ([0], [1, 4], [2, 3, 7]):
         assert float(table[:, chosen].amax(1).sum()) == pytest.approx(covered(view, chosen))
-    for k in (1, 3, 6):
+    for k in range(1, 9):
         kept = choose("MMTok", view, k)
         assert kept == sorted(brute_greedy(8, k, lambda chosen: covered(view, chosen)))
         best = max(covered(view, c) for c in itertools.combinations(range(8), k))
@@ -301,11 +407,11 @@ def test_top_k_of_attention(seed):
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_vispruner_drops_the_later_of_the_closest_pair(seed):
-    view = sight(n=13, seed=seed)
-    by_attention = sorted(range(13), key=lambda i: -float(view.cls_attention[i]))
-    for k in (1, 2, 5, 12):
+    view = sight(rows=some_rows(seed), seed=seed)
+    by_attention = sorted(range(12), key=lambda i: -float(view.cls_attention[i]))
+    for k in range(1, 13):
         first = by_attention[: (k + 1) // 2]
-        rest = [i for i in range(13) if i not in first]
+        rest = [i for i in range(12) if i not in first]
         while len(rest) > k - len(first):
             if k == 1:
                 rest = []
@@ -318,7 +424,7 @@ def test_vispruner_drops_the_later_of_the_closest_pair(seed):
 
 @pytest.mark.parametrize("k, contextual", [(64, 10), (128, 20), (192, 30), (1, 0), (4, 1)])
 def test_visionzip_keeps_its_published_shares(k, contextual):
-    dominant, targets = baselines._visionzip_parts(sight(n=576).double(), k)
+    dominant, targets = visionzip_parts(double(sight(n=576)), k)
     assert (len(dominant), len(targets)) == (k - contextual, contextual)
 
 
@@ -537,7 +643,7 @@ def test_generate_with_eyes_is_that_of_the_kept_rows(kind):
     kept = pruner.report[0].indices
 
     def fixed(visual, text, keep):
-        return baselines.Selection(kept, torch.zeros(16), 5, "fixed")
+        return Selection(kept, torch.zeros(16), 5, "fixed")
 
     with attach(model, keep=5, selector=fixed):
         assert torch.equal(model.generate(**inputs, max_new_tokens=4, do_sample=False), got)

@@ -9,13 +9,15 @@ import pytest
 import torch
 from inputs import related
 
-from mi_pruner_cuda import demo, reference
+from mi_pruner_cuda import demo, reference, select
 
 BENCH = Path(__file__).resolve().parent.parent / "bench"
 sys.path[:0] = [str(BENCH), str(BENCH / "quality")]
 import accuracy  # noqa: E402
 import bench_attach  # noqa: E402
+import bench_methods  # noqa: E402
 import bench_select  # noqa: E402
+import rules  # noqa: E402
 
 
 def test_the_eager_baseline_is_the_method():
@@ -130,3 +132,102 @@ def test_attach_refuses_sizes(option, allowed, capsys):
         bench_attach.parse([option])
     name, value = option.split("=")
     assert f"{name}: got {value}, allowed" in (said := capsys.readouterr().err) and allowed in said
+
+
+@pytest.fixture
+def threads():
+    """The benchmarks set the number of threads: puts it back."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def test_the_timed_calls_are_the_methods():
+    visual, text = bench_select.make_input(64, 16, 4, torch.bfloat16)
+    sight = bench_methods.make_sight(visual, text)
+    methods = {method.name: method for method in bench_methods.methods(sight, 9)}
+    assert list(methods) == [*bench_methods.OURS, *rules.RULES]
+    assert torch.equal(
+        methods["ours, redundancy 1"].call(), select(visual, text, 9, redundancy=1).indices
+    )
+    for name, rule in rules.RULES.items():
+        assert methods[name].needs == ", ".join(rule.needs)
+        found = methods[name].call()
+        assert found.shape == (9,)
+        if name != "random":
+            # In float32 of the bfloat16 rows, which are wide enough apart for either precision.
+            assert torch.equal(found, rule.choose(sight, 9))
+
+
+def test_methods_are_called_in_turn():
+    called = []
+    running = [
+        bench_methods.Method(name, "", lambda name=name: called.append(name)) for name in "abc"
+    ]
+    times = bench_methods.time_in_turn(running, "cpu", 15, 1e9)
+    assert called == list("abc") * 15 and {len(own) for own in times.values()} == {15}
+    called.clear()
+    bench_methods.time_in_turn(running, "cpu", 15, 0.0)
+    assert called == list("abc") * bench_methods.LEAST_CALLS
+
+
+def test_a_rule_that_takes_too_long_is_reported(monkeypatch, threads):
+    def endless(sight, k, generator):
+        while True:
+            sight.visual.sum()
+
+    slow = rules.Rule("endless", "", frozenset({"keys"}), endless)
+    monkeypatch.setattr(bench_methods, "RULES", {"endless": slow})
+    *ours, row = bench_methods.measure((40, 16, 4, 10), "float32", "cpu", 1, 15, 0.0, 1)
+    assert (row["ms"], row["ratio"], row["calls"]) == (None, None, 0)
+    assert {r["calls"] for r in ours} == {3} and ours[0]["ratio"] == 1
+    assert "| endless | keys | more than 1 s | - | 0 |" in bench_methods.format_table([row])
+
+
+def test_the_peak_is_that_of_the_call():
+    def hundred_mebibytes():
+        torch.ones(100 << 20, dtype=torch.uint8)
+
+    bench_methods.first_call(hundred_mebibytes, "cpu", 60)
+    _, peak = bench_methods.first_call(hundred_mebibytes, "cpu", 60)
+    assert peak is None or 99 << 20 < peak < 110 << 20
+
+
+def test_methods_run(tmp_path, monkeypatch, capsys, threads):
+    monkeypatch.setattr(bench_methods, "SHAPES", ((40, 16, 4, 10), (64, 8, 4, 1)))
+    out, table = tmp_path / "a.json", tmp_path / "a.md"
+    bench_methods.main(["--seconds=0.01", f"--json={out}", f"--markdown={table}"])
+    assert capsys.readouterr().out == table.read_text()
+    methods = [*bench_methods.OURS, *rules.RULES]
+    lines = [line for line in table.read_text().splitlines() if line.startswith("|")]
+    assert len(lines) == 2 * (2 + len(methods)) and len({line.count("|") for line in lines}) == 1
+    everything = json.loads(out.read_text())
+    rows = everything["rows"]
+    assert everything["machine"]["torch"] == torch.__version__ in table.read_text()
+    assert [row["method"] for row in rows] == 2 * methods
+    for row in rows:
+        assert row["ms"] > 0 and 3 <= row["calls"] <= 15
+        assert row["ratio"] == 1 if row["method"] == "ours" else row["ratio"] > 0
+
+
+@pytest.mark.parametrize(
+    "option, allowed",
+    [
+        ("--repeats=14", "at least 15"),
+        ("--threads=0", "at least 1"),
+        ("--limit=0", "more than 0"),
+        ("--seconds=-1", "more than 0"),
+    ],
+)
+def test_methods_refuses(option, allowed, capsys):
+    with pytest.raises(SystemExit):
+        bench_methods.parse([option])
+    name, value = option.split("=")
+    assert f"{name}: got {value}, allowed is {allowed}" in capsys.readouterr().err
+
+
+def test_methods_refuses_a_missing_device(monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(SystemExit):
+        bench_methods.parse(["--device=cuda"])
+    assert "--device: got cuda, allowed is cpu" in capsys.readouterr().err
