@@ -14,20 +14,24 @@ from .budget import Mass, keep_count
 from .selection import Selection, select
 
 if TYPE_CHECKING:
-    from . import distributed, engine, numpy, ops, reference
+    from . import critic, distributed, engine, numpy, ops, reference
     from .c_library import get_cmake_dir, get_include, get_library_dir
+    from .critic import Critic, calibrate
     from .html_page import write_html
     from .huggingface import attach
     from .plotting import plot
 
 # Public names that are loaded on first use: the module that holds each, "" for a module itself.
 _LAZY = {
+    "Critic": "critic",
     "attach": "huggingface",
+    "calibrate": "critic",
     "get_cmake_dir": "c_library",
     "get_include": "c_library",
     "get_library_dir": "c_library",
     "plot": "plotting",
     "write_html": "html_page",
+    "critic": "",
     "distributed": "",
     "engine": "",
     "numpy": "",
@@ -36,10 +40,13 @@ _LAZY = {
 }
 
 __all__ = [
+    "Critic",
     "Mass",
     "Selection",
     "__version__",
     "attach",
+    "calibrate",
+    "critic",
     "distributed",
     "engine",
     "get_cmake_dir",

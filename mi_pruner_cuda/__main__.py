@@ -1,4 +1,4 @@
-"""python -m mi_pruner_cuda demo | prune | info"""
+"""python -m mi_pruner_cuda demo | prune | calibrate | models | info"""
 
 import sys
 

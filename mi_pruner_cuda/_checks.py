@@ -14,10 +14,10 @@ _LEAST, _MOST = 1e-38, 3e38
 _LARGEST_COUNT = 2**63 - 1  # what the core's 64 bits hold
 
 
-def _number(name, value, least, allowed, also):
+def _number(name, value, least, allowed, also, most=_MOST):
     if isinstance(value, bool) or not isinstance(value, (Real, *also)):
         raise TypeError(f"{name}: got {value!r}, allowed is {allowed}")
-    if not least <= value <= _MOST:  # NaN fails too
+    if not least <= value <= most:  # NaN fails too
         raise ValueError(f"{name}: got {value}, allowed is {allowed}")
 
 
@@ -32,6 +32,10 @@ def temperature(value, also: tuple = ()) -> None:
 
 def not_negative(name: str, value, also: tuple = ()) -> None:
     _number(name, value, 0.0, "a finite number >= 0", also)
+
+
+def share(name: str, value, also: tuple = ()) -> None:
+    _number(name, value, 0.0, "[0, 1]", also, most=1.0)
 
 
 def count(name: str, value, also: tuple = ()):

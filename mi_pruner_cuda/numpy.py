@@ -79,6 +79,7 @@ def select(
     temperature: float = 0.1,
     redundancy: float = 0.0,
     estimator: str = "specific",
+    coverage: float = 0.0,
     *,
     dtype: str | None = None,
     threads: int | None = None,
@@ -89,6 +90,10 @@ def select(
         text: M = 0 selects without text, by redundancy alone, and needs redundancy > 0.
         k: at least 1; more than N keeps all N. From a ratio: mi_pruner_cuda.keep_count(n, ratio).
         redundancy: lambda >= 0; 0 is exactly the top k by relevance.
+        coverage: in [0, 1], the share of the k rows that is spread evenly over the rows that count
+            (neither masked nor holding NaN or Inf), one row of each of so many equal runs, whatever
+            they hold. With redundancy they count as the first choices. The others are chosen as
+            without it.
 
     Returns:
         Selection of NumPy arrays.
@@ -99,6 +104,7 @@ def select(
     k = _checks.count("k", k)
     _checks.temperature(temperature)
     _checks.not_negative("redundancy", redundancy)
+    _checks.share("coverage", coverage)
     _checks.estimator(estimator)
     if redundancy == 0 and text_mask is not None and not np.any(text_mask, -1).all():
         raise ValueError(
@@ -107,7 +113,7 @@ def select(
         )
     indices, scores = _C.select(
         visual, text, k, visual_mask, text_mask, temperature, redundancy, estimator, _dtype(dtype),
-        _threads(threads),
+        _threads(threads), coverage=coverage,
     )  # fmt: skip
     kept = (indices >= 0).sum(-1)
     if visual.ndim == 2:

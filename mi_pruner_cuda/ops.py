@@ -91,6 +91,7 @@ def _select_shape(
     temperature=0.1,
     redundancy=0.0,
     estimator="specific",
+    coverage=0.0,
 ):
     shape = (*visual.shape[:-2], torch.sym_min(k, visual.shape[-2]))
     indices = visual.new_empty(shape, dtype=torch.int64)
@@ -107,6 +108,7 @@ def _select_varlen_shape(
     temperature=0.1,
     redundancy=0.0,
     estimator="specific",
+    coverage=0.0,
 ):
     indices = visual.new_empty(sum(k), dtype=torch.int64)
     return indices, visual.new_empty(visual.shape[:1], dtype=torch.float32)
@@ -190,6 +192,7 @@ def select(
     temperature: float = 0.1,
     redundancy: float = 0.0,
     estimator: str = "specific",
+    coverage: float = 0.0,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The k rows to keep, and every row's relevance.
 
@@ -197,6 +200,10 @@ def select(
         text: M = 0 selects without text, by redundancy alone, and needs redundancy > 0.
         k: at least 1; more than N keeps all N.
         redundancy: lambda >= 0; 0 is exactly the top k by relevance.
+        coverage: in [0, 1], the share of the k rows that is spread evenly over the rows that count
+            (neither masked nor holding NaN or Inf), one row of each of so many equal runs, whatever
+            they hold (mi_pruner_cuda.reference.coverage_positions). With redundancy they count as
+            the first choices. The others are chosen as without it.
 
     Returns:
         int64 indices, ascending, (min(k, N)) or (B, min(k, N)), and float32 scores (N) or (B, N).
@@ -204,6 +211,7 @@ def select(
     """
     check_relevance(visual, text, visual_mask, text_mask, temperature, estimator)
     _checks.not_negative("redundancy", redundancy, _SYMBOLS)
+    _checks.share("coverage", coverage, _SYMBOLS)
     if text.shape[-2] == 0 and redundancy == 0:
         raise ValueError(
             "redundancy: got 0 without text rows, allowed is > 0 there: with neither text nor "
@@ -211,7 +219,7 @@ def select(
         )
     k = _checks.count("k", k, _SYMBOLS)
     return torch.ops.mipruner.select(
-        visual, text, k, visual_mask, text_mask, temperature, redundancy, estimator
+        visual, text, k, visual_mask, text_mask, temperature, redundancy, estimator, coverage
     )
 
 
@@ -224,6 +232,7 @@ def select_varlen(
     temperature: float = 0.1,
     redundancy: float = 0.0,
     estimator: str = "specific",
+    coverage: float = 0.0,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """select on S images of different sizes in one call: each segment of `visual` by itself.
 
@@ -236,7 +245,7 @@ def select_varlen(
             several images may name the same rows. An empty range selects without text and needs
             redundancy > 0.
         k: S counts of rows to keep, at least 1 each.
-        temperature, redundancy, estimator: as in select.
+        temperature, redundancy, estimator, coverage: as in select.
 
     Returns:
         int64 indices (sum of k), rows of the packed `visual`: k[0] of image 0, then k[1] of image 1
@@ -247,6 +256,7 @@ def select_varlen(
     if visual.dim() != 2:
         raise ValueError(f"visual: got shape {_shape(visual)}, allowed is (R, D)")
     _checks.not_negative("redundancy", redundancy, _SYMBOLS)
+    _checks.share("coverage", coverage, _SYMBOLS)
     if isinstance(k, (str, bytes)) or not isinstance(k, Sequence):
         raise TypeError(f"k: got {type(k).__name__}, allowed is a sequence of integers >= 1")
     k = [_checks.count(f"k[{s}]", value) for s, value in enumerate(k)]
@@ -257,7 +267,7 @@ def select_varlen(
     if visual.device.type == "cpu" and not torch.compiler.is_compiling():
         _check_segments(visual, text, visual_offsets, text_ranges, redundancy)
     return torch.ops.mipruner.select_varlen(
-        visual, text, visual_offsets, text_ranges, k, temperature, redundancy, estimator
+        visual, text, visual_offsets, text_ranges, k, temperature, redundancy, estimator, coverage
     )
 
 

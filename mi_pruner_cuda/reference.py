@@ -9,6 +9,7 @@ Efficient MLLMs" (arXiv 2604.03072). The equations were reconstructed from the p
 summaries.
 """
 
+import itertools
 import math
 
 import torch
@@ -35,6 +36,20 @@ def normalize(x: torch.Tensor, eps: float = 1e-12) -> torch.Tensor:
     unit = (wide / scale) / torch.maximum(norm, eps / scale)
     unit = torch.where(torch.isfinite(wide).all(-1, keepdim=True), unit, math.nan)
     return unit.to(x.dtype)
+
+
+def apply_critic(critic: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
+    """A^T t of unit text rows t, so that <v, A^T t> = <A v, t>: text rows to compare with.
+
+    Args:
+        critic: A, (D, D), any floating dtype.
+        text: (.., D); computed in float32 or wider, returned in its dtype.
+
+    Returns:
+        (.., D), unit rows: their length does not count, and half types hold any scale of A.
+    """
+    wide = torch.promote_types(_wide(text).dtype, critic.dtype)
+    return normalize(normalize(text.to(wide)) @ critic.to(wide)).to(text.dtype)
 
 
 def mutual_information(
@@ -138,6 +153,27 @@ def top_k(scores: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
     return keys.gather(-1, indices), indices
 
 
+def coverage_positions(n: int, count: int) -> list[int]:
+    """`count` <= n positions spread evenly over n, ascending: one of each of count equal runs.
+
+    Run j is [floor(j n / count), floor((j + 1) n / count)). The place in it is the fractional part
+    of j times the golden ratio, plus a half, of its length, in 32-bit integers: places that do not
+    line up in the columns of a grid (additive recurrence, the low-discrepancy sequence of dimension
+    one; Niederreiter, "Random Number Generation and Quasi-Monte Carlo Methods", 1992).
+    """
+    borders = [j * n // count for j in range(count + 1)] if count else []
+    places = [(j * 2654435769 + 2**31) % 2**32 for j in range(count)]
+    return [
+        begin + (place * (end - begin) >> 32)
+        for place, (begin, end) in zip(places, itertools.pairwise(borders), strict=True)
+    ]
+
+
+def coverage_count(coverage: float, k: int, n: int) -> int:
+    """How many of k rows out of n are spread evenly: none where all n are kept."""
+    return 0 if k >= n else math.floor(coverage * k + 0.5)
+
+
 def greedy(
     visual: torch.Tensor,
     relevance: torch.Tensor,
@@ -145,6 +181,7 @@ def greedy(
     redundancy: float,
     temperature: float = 0.1,
     text_free: bool = False,
+    coverage: float = 0.0,
 ) -> list[int]:
     """Greedy selection on rows that all count, in the order of choice.
 
@@ -157,16 +194,21 @@ def greedy(
         redundancy: lambda >= 0.
         temperature: tau > 0.
         text_free: there is no text; the first choice is the row with the largest sum_i r_ik.
+        coverage: share of the k rows, [0, 1], that is spread evenly: they are the first choices.
     """
     table = redundancy_table(visual, temperature)
     gains = relevance.clone()
+    n = visual.shape[0]
+    covered = coverage_positions(n, coverage_count(coverage, k, n))
     chosen = []
-    for step in range(min(k, visual.shape[0])):
+    for step in range(min(k, n)):
         ranking = table.sum(0) if text_free and step == 0 else gains.clone()
         ranking[chosen] = -math.inf
         best = int(
             torch.argmax((ranking == ranking.max()).int())
         )  # the lowest index of the maximum
+        if step < len(covered):
+            best = covered[step]
         chosen.append(best)
         gains = gains - redundancy * table[:, best]
     return chosen
@@ -181,10 +223,12 @@ def select(
     temperature: float = 0.1,
     redundancy: float = 0.0,
     estimator: str = "specific",
+    coverage: float = 0.0,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The k rows to keep, and every row's relevance.
 
-    Args: as in mutual_information; k >= 1; redundancy >= 0, 0 being exactly the top k.
+    Args: as in mutual_information; k >= 1; redundancy >= 0, 0 being exactly the top k; coverage in
+        [0, 1], the share of the k rows that coverage_positions spreads over the rows that count.
 
     Returns:
         int64 indices, ascending, (min(k, N)) or (B, min(k, N)); and the scores of
@@ -195,7 +239,7 @@ def select(
         items = [
             select(
                 visual[b], text[b], k, _item(visual_mask, b), _item(text_mask, b), temperature,
-                redundancy, estimator,
+                redundancy, estimator, coverage,
             )
             for b in range(visual.shape[0])
         ]  # fmt: skip
@@ -209,10 +253,12 @@ def select(
     rows = finite.nonzero()[:, 0]
     if redundancy > 0:
         text_free = not _counted(text, text_mask).any()
-        order = greedy(visual[rows], scores[rows], k, redundancy, temperature, text_free)
+        order = greedy(visual[rows], scores[rows], k, redundancy, temperature, text_free, coverage)
         chosen = rows[order]
     else:
-        chosen = rows[top_k(scores[rows], k)[1]]
+        ranking = scores[rows]  # a copy
+        ranking[coverage_positions(len(rows), coverage_count(coverage, k, len(rows)))] = math.inf
+        chosen = rows[top_k(ranking, k)[1]]
     broken = ~torch.isfinite(visual).all(-1) & (True if visual_mask is None else visual_mask)
     width = min(k, visual.shape[0])
     chosen = torch.cat([chosen, broken.nonzero()[:, 0]])[:width].sort().values

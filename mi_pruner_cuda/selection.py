@@ -1,8 +1,10 @@
 """select: one call from embeddings to the rows to keep."""
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from typing import Any
 
+from . import _checks
 from .budget import Mass, keep_count, resolve
 
 __all__ = ["Mass", "Selection", "keep_count", "select"]
@@ -37,6 +39,8 @@ def select(
     redundancy: float = 0.0,
     estimator: str = "specific",
     always_keep=None,
+    critic=None,
+    coverage: float = 0.0,
 ) -> Selection:
     """The visual rows that carry the most information about the text rows.
 
@@ -53,6 +57,12 @@ def select(
         estimator: "specific", "posterior", "joint" or "cosine".
         always_keep: indices into the N rows ((N, D) only) that are kept whatever their score, as
             part of the K. With redundancy > 0 the other rows are chosen greedily among themselves.
+        critic: None, or a mi_pruner_cuda.critic.Critic or its matrix A, float32 (D, D): rows are
+            compared by <A v, t>, the cosine between v and A^T t (critic.apply_critic), and
+            otherwise as always.
+        coverage: in [0, 1], the share of the K rows that is spread evenly over all rows, whatever
+            they hold (reference.coverage_positions); the others are chosen as always. It keeps
+            something of the whole picture where relevance alone would keep one object.
 
     Raises:
         TypeError, ValueError: naming the argument, what was given and what is allowed.
@@ -60,12 +70,15 @@ def select(
     from . import ops
 
     ops.check_relevance(visual, text, visual_mask, text_mask, temperature, estimator)
+    if critic is not None:
+        text = _map(critic, text)
     if redundancy == 0 and _some_item_has_no_words(text_mask):
         raise ValueError(
             "redundancy: got 0 with a text_mask that leaves no rows, allowed is > 0 there: with "
             "neither text nor redundancy nothing tells the rows apart"
         )
     options = {"temperature": temperature, "estimator": estimator}
+    choosing = {**options, "redundancy": redundancy, "coverage": coverage}
     if visual.dim() == 3:
         if isinstance(keep, Mass):
             raise ValueError(
@@ -73,7 +86,7 @@ def select(
             )
         if always_keep is not None:
             raise ValueError("always_keep: got a batch, allowed with (N, D) rows only")
-        return _select_batch(visual, text, keep, visual_mask, text_mask, redundancy, options)
+        return _noted(_select_batch(visual, text, keep, visual_mask, text_mask, choosing), critic)
     n = _row_count(visual, visual_mask)
     if isinstance(keep, Mass):
         scores = ops.mutual_information(visual, text, visual_mask, text_mask, **options)
@@ -82,19 +95,29 @@ def select(
         k = max(1, resolve(keep, n))
     if always_keep is not None:
         indices, scores = _select_around(
-            visual, text, k, visual_mask, text_mask, redundancy, options, always_keep
+            visual, text, k, visual_mask, text_mask, choosing, always_keep
         )
     else:
-        indices, scores = ops.select(
-            visual, text, k, visual_mask, text_mask, redundancy=redundancy, **options
-        )
+        indices, scores = ops.select(visual, text, k, visual_mask, text_mask, **choosing)
         indices = indices[: min(k, n)]
-    return Selection(
-        indices, scores, indices.shape[0], reason_for(keep, k, n, text, text_mask, estimator)
-    )
+    reason = reason_for(keep, k, n, text, text_mask, estimator)
+    return _noted(Selection(indices, scores, indices.shape[0], reason), critic)
 
 
-def _select_batch(visual, text, keep, visual_mask, text_mask, redundancy, options):
+def _map(critic, text):
+    from .critic import apply_critic
+
+    return apply_critic(critic, text)
+
+
+def _noted(selection: Selection, critic) -> Selection:
+    """The same, its reason naming the critic if there is one."""
+    if critic is None:
+        return selection
+    return replace(selection, reason=f"{selection.reason}; compared by a critic")
+
+
+def _select_batch(visual, text, keep, visual_mask, text_mask, options):
     import torch
 
     from . import ops
@@ -102,9 +125,7 @@ def _select_batch(visual, text, keep, visual_mask, text_mask, redundancy, option
     n = visual.shape[1]
     if visual_mask is None or isinstance(keep, int):
         k = max(1, resolve(keep, n))
-        indices, scores = ops.select(
-            visual, text, k, visual_mask, text_mask, redundancy=redundancy, **options
-        )
+        indices, scores = ops.select(visual, text, k, visual_mask, text_mask, **options)
         if visual_mask is None:
             kept = [indices.shape[1]] * indices.shape[0]
         else:
@@ -116,7 +137,7 @@ def _select_batch(visual, text, keep, visual_mask, text_mask, redundancy, option
     items = [
         select(
             visual[b], text[b], keep, visual_mask=visual_mask[b],
-            text_mask=None if text_mask is None else text_mask[b], redundancy=redundancy, **options,
+            text_mask=None if text_mask is None else text_mask[b], **options,
         )
         for b in range(visual.shape[0])
     ]  # fmt: skip
@@ -130,7 +151,7 @@ def _select_batch(visual, text, keep, visual_mask, text_mask, redundancy, option
     return Selection(indices, scores, kept, reasons or "the batch is empty")
 
 
-def _select_around(visual, text, k, visual_mask, text_mask, redundancy, options, always_keep):
+def _select_around(visual, text, k, visual_mask, text_mask, options, always_keep):
     """Keeps the named rows and fills the rest of k from the others."""
     import torch
 
@@ -152,21 +173,36 @@ def _select_around(visual, text, k, visual_mask, text_mask, redundancy, options,
         others &= visual_mask
     others[kept] = False
     scores = (
-        ops.mutual_information(visual, text, visual_mask, text_mask, **options)
+        ops.mutual_information(
+            visual, text, visual_mask, text_mask, options["temperature"], options["estimator"]
+        )
         if text.shape[0]
         else visual.new_zeros(n, dtype=torch.float32)
     )
     wanted = min(k - kept.numel(), int(others.sum()))
     if wanted == 0:
         return kept, scores
-    if redundancy > 0:
-        chosen, _ = ops.select(
-            visual, text, wanted, others, text_mask, redundancy=redundancy, **options
-        )
+    if options["redundancy"] > 0:
+        chosen, _ = ops.select(visual, text, wanted, others, text_mask, **options)
     else:
         candidates = others.nonzero()[:, 0]
-        chosen = candidates[ops.top_k(scores[candidates], wanted)[1]]
+        _checks.share("coverage", options["coverage"])
+        ranking = with_coverage(scores[candidates], wanted, options["coverage"])
+        chosen = candidates[ops.top_k(ranking, wanted)[1]]
     return torch.cat([kept, chosen]).sort().values, scores
+
+
+def with_coverage(scores, k: int, coverage: float):
+    """(N) scores in which the rows that coverage keeps are ahead of all others; k is at least 1."""
+    from .reference import coverage_count, coverage_positions
+
+    finite = (scores > -math.inf).nonzero()[:, 0]
+    count = coverage_count(coverage, k, len(finite))
+    if count == 0:
+        return scores
+    ranking = scores.clone()
+    ranking[finite[coverage_positions(len(finite), count)]] = math.inf
+    return ranking
 
 
 def _some_item_has_no_words(text_mask) -> bool:

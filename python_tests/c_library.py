@@ -34,7 +34,7 @@ class SelectParams(ctypes.Structure):
         ("struct_size", c_size_t), ("keep_ratio", c_double), ("n_keep", c_int32),
         ("min_tokens", c_int32), ("estimator", c_int32), ("order", c_int32),
         ("temperature", c_float), ("redundancy", c_float), ("always_keep", POINTER(c_int32)),
-        ("n_always_keep", c_int64), ("stream", c_void_p),
+        ("n_always_keep", c_int64), ("stream", c_void_p), ("coverage", c_double),
     ]  # fmt: skip
 
 

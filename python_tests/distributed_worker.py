@@ -119,6 +119,11 @@ def cases(world: int) -> dict[str, Case]:
     add("huge and tiny rows", Case(large, text, 6, uneven(30, world, 16)))
     for width in (8, 512):
         add(f"width {width}", Case(*related(300, 20, width), 30, uneven(300, world, 17)))
+    spread = {"coverage": 0.5}
+    add("covered", Case(*related(50, 6, 16), 14, uneven(50, world, 18), options=spread))
+    add("covered, a few rows finite", Case(few, text, 4, uneven(10, world, 19), options=spread))
+    gaps = torch.arange(50) % 3 != 1
+    add("covered, mask", Case(*related(50, 6, 16), 14, uneven(50, world, 20), gaps, spread))
     many = related(2500, 3, 4)
     add("more rows than a block", Case(*many, 100, [2500, *[0] * (world - 1)]))
     return found
@@ -151,6 +156,8 @@ def errors(world: int) -> dict[str, tuple]:
     on_last("temperature", (visual, text, 2, warm), ValueError, "temperature", "0.1", "0.2")
     joint = {"estimator": "joint"}
     on_last("estimator", (visual, text, 2, joint), ValueError, "estimator", "specific", "joint")
+    spread = {"coverage": 0.5}
+    on_last("coverage", (visual, text, 2, spread), ValueError, "coverage", "0.0", "0.5")
     # Wrong on one rank alone: the others hear of it.
     here = f"on rank {last}"
     on_last("no tensor", (visual.tolist(), text, 2, {}), TypeError, "visual_shard: got list", here)

@@ -58,6 +58,7 @@ def selections(draw):
     return visual, text, {
         "n_keep": draw(st.integers(1, n + 3)),
         "redundancy": draw(st.sampled_from([0.0, 0.25, 1.0])),
+        "coverage": draw(st.sampled_from([0.0, 0.0, 0.3, 0.5, 1.0])),
         "estimator": draw(st.sampled_from(["specific", "posterior", "joint", "cosine"])),
         "temperature": draw(st.sampled_from([0.05, 0.1, 1.0])),
     }  # fmt: skip
@@ -104,6 +105,40 @@ def test_always_keep_is_pythons(problem, data):
     assert set(always) <= set(kept.tolist())
     assert torch.equal(kept, expected.indices)
     assert torch.equal(scores.view(torch.int32), expected.scores.view(torch.int32))
+
+
+@given(selections(), st.data())
+def test_coverage_is_of_the_rows_besides_those_always_kept(problem, data):
+    visual, text, params = problem
+    n = visual.shape[0]
+    k = min(params.pop("n_keep"), n)
+    always = data.draw(st.lists(st.integers(0, n - 1), min_size=1, max_size=k, unique=True))
+    _, kept, scores, _ = Context(LIBRARY).select(
+        visual, text, n_keep=k, always_keep=always, **params
+    )
+    others = torch.ones(n, dtype=torch.bool)
+    others[always] = False
+    left = k - len(always)
+    if left > 0 and params["redundancy"] > 0:
+        chosen = ops.select(visual, text, left, others, **params)[0]
+    else:
+        # The covered rows, then the best of the others by their relevance among all rows.
+        candidates = (others & torch.isfinite(visual).all(1)).nonzero()[:, 0]
+        count = math.floor(params["coverage"] * left + 0.5) if left < len(candidates) else 0
+        ranking = scores.clone()
+        ranking[candidates[reference.coverage_positions(len(candidates), count)]] = math.inf
+        chosen = others.nonzero()[:, 0]
+        chosen = chosen[reference.top_k(ranking[chosen], left)[1]]
+    assert kept.tolist() == sorted([*always, *chosen.tolist()])
+
+
+def test_a_program_of_the_first_release_has_no_coverage(context):
+    visual, text = related(40, 5, 24)
+    expected = context.select(visual, text, n_keep=10)[1]
+    covered = context.select(visual, text, n_keep=10, coverage=1.0)[1]
+    assert covered.tolist() == reference.coverage_positions(40, 10) != expected.tolist()
+    old = context.select(visual, text, n_keep=10, coverage=1.0, struct_size=64)[1]
+    assert torch.equal(old, expected)
 
 
 def test_rows_between_others_are_read_where_they_lie(context):

@@ -262,7 +262,7 @@ def test_a_wrong_image_or_question(prune, tmp_path):
 
 
 def test_no_command(capsys):
-    assert_mistake((main([]), *capsys.readouterr()), "demo | prune | models | info")
+    assert_mistake((main([]), *capsys.readouterr()), "demo | prune | calibrate | models | info")
 
 
 def test_help(capsys):

@@ -64,6 +64,9 @@ MUTANTS = {
         "broken rows never taken": Mutant(
             "row_state == kRowBroken ? 1 : 0", "row_state == kRowBroken ? 0 : 0", "select_top_k"
         ),
+        "covered rows ranked by their scores": Mutant(
+            "row_state == kRowCounts)", "row_state >= kRowCounts)", "select_top_k"
+        ),
     },
     "normalize.cu": {
         "a row read past its end": Mutant(
@@ -166,6 +169,17 @@ MUTANTS = {
         "local rows in packed indices": Mutant(
             "absolute = items.visual_offsets != nullptr;", "absolute = false;"
         ),
+        "covered rows one place on": Mutant(
+            "is_covered(position, covered, counted)",
+            "is_covered(position + 1, covered, counted)",
+            "select",
+        ),
+        "masked rows covered": Mutant(
+            "i < rows && state[first + i] == kRowCounts", "i < rows", "select"
+        ),
+        "coverage of all rows there are": Mutant(
+            "static_cast<int64_t>(counted_rows[item])", "rows", "select"
+        ),
     },
     "similarity.cuh": {
         "a row similar to itself": Mutant(
@@ -195,6 +209,10 @@ MUTANTS = {
         ),
         "ties to the higher row": Mutant(
             "~static_cast<uint32_t>(position);", "static_cast<uint32_t>(position);"
+        ),
+        "a covered row too few": Mutant("if (step < covered)", "if (step + 1 < covered)"),
+        "covered rows are not redundant": Mutant(
+            "if (step + 1 < steps) mine", "if (step + 1 < steps && step + 1 >= covered) mine"
         ),
     },
 }

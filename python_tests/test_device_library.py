@@ -67,15 +67,15 @@ def test_select_of_every_kind():
         visual, text = related(150, 11, 72, dtype)
         for estimator in ("specific", "posterior", "joint", "cosine"):
             assert_same_choice(visual, text, n_keep=40, estimator=estimator)
-            assert_same_choice(visual, text, n_keep=40, estimator=estimator, redundancy=0.5)
+            options = {"estimator": estimator, "redundancy": 0.5, "coverage": 0.5}
+            assert_same_choice(visual, text, n_keep=40, **options)
 
 
 def test_select_around_rows_that_stay():
     visual, text = related(90, 7, 40)
-    for redundancy in (0.0, 0.5):
-        assert_same_choice(
-            visual, text, n_keep=20, always_keep=[89, 0, 44, 44], redundancy=redundancy
-        )
+    for redundancy, coverage in ((0.0, 0.0), (0.5, 0.0), (0.0, 0.5), (0.5, 0.5)):
+        options = {"redundancy": redundancy, "coverage": coverage}
+        assert_same_choice(visual, text, n_keep=20, always_keep=[89, 0, 44, 44], **options)
     assert_same_choice(visual, text, n_keep=3, always_keep=[89, 0, 44])
     assert_same_choice(visual, None, n_keep=20, always_keep=[3], redundancy=1.0)
 

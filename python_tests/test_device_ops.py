@@ -207,7 +207,14 @@ def calls(dtype=torch.float32, batch=()):
         (namespace.top_k.default, (scores, 7), {}),
         (namespace.select.default, (visual, text, 6), masks),
         (namespace.select.default, (visual, text, 6), {"redundancy": 0.5}),
+        (namespace.select.default, (visual, text, 6), {"coverage": 0.5, **masks}),
+        (namespace.select.default, (visual, text, 6), {"redundancy": 0.5, "coverage": 0.5}),
         (namespace.select_varlen.default, (flat, words, offsets, ranges, [3, 9]), {}),
+        (
+            namespace.select_varlen.default,
+            (flat, words, offsets, ranges, [3, 9]),
+            {"coverage": 0.5},
+        ),
         (namespace.gather_rows.default, (visual, kept), {}),
     ]
 
@@ -299,6 +306,38 @@ def test_text_free_choices_agree():
         assert torch.equal(indices.cpu(), expected) and (scores == 0).all()
 
 
+def test_covered_rows_are_kept_and_the_best_of_the_others():
+    for seed in range(CASES):
+        problem = Problem(seed)
+        coverage = (0.3, 0.5, 1.0)[seed % 3]
+        indices, scores = problem.select(coverage=coverage)
+        plain = problem.select()
+        assert same_bits(scores, plain[1])
+        for b, (visual, _, *masks) in enumerate(problem.items()):
+            width = min(problem.k, len(visual))
+            kept, own = indices.view(-1, width)[b].cpu(), scores.view(-1, len(visual))[b].cpu()
+            finite = usable(visual, masks[0])[1].nonzero()[:, 0]
+            if width >= len(finite):
+                assert torch.equal(kept, plain[0].view(-1, width)[b].cpu()), f"case {seed}"
+                continue
+            count = math.floor(coverage * width + 0.5)
+            ranking = own[finite]
+            ranking[reference.coverage_positions(len(finite), count)] = math.inf
+            expected = finite[reference.top_k(ranking, width)[1]]
+            assert torch.equal(kept, expected), f"case {seed}"
+
+
+def test_greedy_choices_after_covered_rows_agree():
+    for dtype in DTYPES:
+        for coverage in (0.2, 0.5, 1.0):
+            visual, text = related(150, 6, 64, dtype)
+            for words in (text, text[:0]):
+                options = {"redundancy": 0.7, "coverage": coverage}
+                indices, _ = ops.select(visual, words, 40, **options)
+                wide = visual.cpu().double(), words.cpu().double()
+                assert torch.equal(indices.cpu(), reference.select(*wide, 40, **options)[0])
+
+
 def test_shapes_of_real_models_agree():
     shapes = [(576, 64, 1024, torch.bfloat16), (2880, 20, 256, torch.float16)]
     for n, m, d, dtype in [*shapes, (50_000, 128, 64, torch.float32)]:
@@ -363,8 +402,9 @@ def test_a_batch_equals_its_items():
         if problem.visual.dim() == 2:
             continue
         for redundancy in (0.0, 0.7):
-            options = {**problem.options(), "redundancy": redundancy}
-            together = problem.select(redundancy=redundancy)
+            chosen = {"redundancy": redundancy, "coverage": (0.0, 0.5)[seed % 2]}
+            options = {**problem.options(), **chosen}
+            together = problem.select(**chosen)
             for b in range(len(problem.visual)):
                 masks = [None if mask is None else mask[b] for mask in problem.masks]
                 alone = ops.select(problem.visual[b], problem.text[b], problem.k, *masks, **options)
@@ -394,6 +434,7 @@ def test_masked_and_broken_rows_leave_no_trace():
         mask = torch.zeros(2 * n, dtype=torch.bool, device=DEVICE)
         mask[real] = True
         options = {"redundancy": (0.0, 0.7)[seed % 2], "estimator": ESTIMATORS[seed % 4]}
+        options["coverage"] = (0.0, 0.5, 1.0)[seed % 3]
         indices, scores = ops.select(visual, text, max(1, n // 3), **options)
         padded_indices, padded_scores = ops.select(
             padded, text, max(1, n // 3), None if seed % 3 == 1 else mask, **options
@@ -425,6 +466,7 @@ def test_segments_equal_selections():
         ranges = [sorted(choose.sample(range(words + 1), 2)) for _ in sizes]
         k = [choose.randrange(1, 60) for _ in sizes]
         options = {"redundancy": (0.0, 0.7)[seed % 2], "estimator": ESTIMATORS[seed % 4]}
+        options["coverage"] = (0.0, 0.5, 1.0)[seed % 3]
         numbers = [torch.tensor(x, device=DEVICE) for x in (borders, ranges)]
         indices, scores = ops.select_varlen(visual, text, *numbers, k, **options)
         parts = indices.split(k)

@@ -56,9 +56,10 @@ def equal(a, b):
 def test_select_gives_torchs_bits(dtype, batch, redundancy):
     visual, text = rows(*batch, 50, 24, dtype=dtype), rows(*batch, 7, 24, dtype=dtype)
     masks = RANDOM.random((*batch, 50)) > 0.2, RANDOM.random((*batch, 7)) > 0.2
-    ours = mnp.select(visual, text, 9, *masks, redundancy=redundancy)
+    options = {"redundancy": redundancy, "coverage": 0.4}
+    ours = mnp.select(visual, text, 9, *masks, **options)
     indices, scores = ops.select(
-        to_torch(visual), to_torch(text), 9, *map(torch.from_numpy, masks), redundancy=redundancy
+        to_torch(visual), to_torch(text), 9, *map(torch.from_numpy, masks), **options
     )
     assert equal(ours.indices, indices.numpy()) and equal(ours.scores, scores.numpy())
     assert ours.n_kept == ([9] * 3 if batch else 9)
@@ -295,6 +296,8 @@ BAD = {
     "temperature is text": ({"temperature": "hot"}, TypeError, "temperature: got 'hot'"),
     "temperature NaN": ({"temperature": np.nan}, ValueError, "temperature: got nan"),
     "redundancy": ({"redundancy": -1}, ValueError, "redundancy: got -1"),
+    "coverage": ({"coverage": 1.01}, ValueError, r"coverage: got 1.01, allowed is \[0, 1\]"),
+    "coverage is text": ({"coverage": "all"}, TypeError, "coverage: got 'all'"),
     "estimator": ({"estimator": "best"}, ValueError, "estimator: got 'best'"),
     "estimator is a number": ({"estimator": 3}, ValueError, "estimator: got 3"),
     "threads": ({"threads": 0}, ValueError, "threads: got 0, allowed is an integer >= 1"),

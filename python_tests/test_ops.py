@@ -42,8 +42,14 @@ def calls(dtype=torch.float32, batch=(), grad=False):
         (namespace.select.default, (visual, text, 6), {}),
         (namespace.select.default, (visual, text, 6), {"redundancy": 0.5, **masks}),
         (namespace.select.default, (visual, text[..., :0, :], 50), {"redundancy": 0.5}),
+        (namespace.select.default, (visual, text, 6), {"coverage": 0.5, **masks}),
         (namespace.gather_rows.default, (visual, kept.expand(*batch, 4)), {}),
         (namespace.select_varlen.default, (flat, words, offsets, ranges, [3, 9]), {}),
+        (
+            namespace.select_varlen.default,
+            (flat, words, offsets, ranges, [3, 9]),
+            {"redundancy": 0.5, "coverage": 0.5},
+        ),
     ]
 
 
@@ -68,11 +74,12 @@ def test_the_schemas_are_the_documented_ones():
         "top_k": "mipruner::top_k(Tensor scores, SymInt k) -> (Tensor values, Tensor indices)",
         "select": "mipruner::select(Tensor visual, Tensor text, SymInt k, "
         "Tensor? visual_mask=None, Tensor? text_mask=None, float temperature=0.10000000000000001, "
-        'float redundancy=0., str estimator="specific") -> (Tensor indices, Tensor scores)',
+        'float redundancy=0., str estimator="specific", float coverage=0.) -> '
+        "(Tensor indices, Tensor scores)",
         "select_varlen": "mipruner::select_varlen(Tensor visual, Tensor text, "
         "Tensor visual_offsets, Tensor text_ranges, int[] k, "
         "float temperature=0.10000000000000001, float redundancy=0., "
-        'str estimator="specific") -> (Tensor indices, Tensor scores)',
+        'str estimator="specific", float coverage=0.) -> (Tensor indices, Tensor scores)',
         "gather_rows": "mipruner::gather_rows(Tensor rows, Tensor indices) -> Tensor",
     }
     operators = torch.ops.mipruner
@@ -114,7 +121,7 @@ def test_importing_the_package_registers_the_ops():
 
 
 def prune(visual, text, k):
-    indices, scores = ops.select(visual, text, k, redundancy=0.1)
+    indices, scores = ops.select(visual, text, k, redundancy=0.1, coverage=0.5)
     values, _ = ops.top_k(ops.mutual_information(visual, text), k)
     return visual[indices], ops.normalize(text), scores, values
 
@@ -337,6 +344,11 @@ BAD_SELECT = {
     "temperature is text": ({"temperature": "hot"}, TypeError, "temperature: got 'hot'"),
     "redundancy < 0": ({"redundancy": -0.5}, ValueError, "redundancy: got -0.5, .* >= 0"),
     "redundancy NaN": ({"redundancy": NAN}, ValueError, "redundancy: got nan"),
+    "coverage < 0": ({"coverage": -0.1}, ValueError, r"coverage: got -0.1, allowed is \[0, 1\]"),
+    "coverage > 1": ({"coverage": 2}, ValueError, "coverage: got 2"),
+    "coverage NaN": ({"coverage": NAN}, ValueError, "coverage: got nan"),
+    "coverage is a bool": ({"coverage": True}, TypeError, "coverage: got True"),
+    "coverage without text": ({"text": T[:0], "coverage": 1.0}, ValueError, "redundancy: got 0 wi"),
     "estimator": ({"estimator": "best"}, ValueError, "estimator: got 'best', allowed are specific"),
 }
 
@@ -390,6 +402,8 @@ BAD_OPERATOR = {
     "text mask": ({"text_mask": M20}, r"text_mask: got shape \[20\], allowed is \[M\] or"),
     "temperature": ({"temperature": 0.0}, "temperature: got 0, allowed is a finite number > 0"),
     "redundancy": ({"redundancy": -1.0}, "redundancy: got -1, allowed is"),
+    "coverage": ({"coverage": 1.5}, r"coverage: got 1.5, allowed is \[0, 1\]"),
+    "coverage NaN": ({"coverage": NAN}, "coverage: got nan"),
     "estimator": ({"estimator": "best"}, 'estimator: got "best", allowed are specific, posterior'),
 }
 
@@ -440,5 +454,6 @@ def test_the_functions_agree_with_the_reference(dtype):
     masks = torch.rand(3, 20) > 0.2, torch.rand(3, 5) > 0.2
     scores = ops.mutual_information(visual, text, *masks)
     torch.testing.assert_close(scores, reference.mutual_information(visual, text, *masks))
-    expected = reference.select(visual, text, 6, *masks)[0]
-    assert torch.equal(ops.select(visual, text, 6, *masks)[0], expected)
+    for options in ({}, {"coverage": 0.5}, {"redundancy": 0.5, "coverage": 0.5}):
+        expected = reference.select(visual, text, 6, *masks, **options)[0]
+        assert torch.equal(ops.select(visual, text, 6, *masks, **options)[0], expected)

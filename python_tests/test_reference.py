@@ -77,6 +77,26 @@ def test_greedy_order_by_hand():
     assert reference.greedy(rows, relevance, 4, 1.0, temperature=0.01) == [0, 2, 1, 3]
 
 
+def test_greedy_order_with_coverage_by_hand():
+    """Of two rows one is covered, the middle of the list, whose partner then adds nothing."""
+    rows = torch.tensor([[1.0, 0], [1, 0], [0, 1], [0, 1]], dtype=torch.float64)
+    relevance = torch.tensor([1.0, 0.9, 0.5, 1.6], dtype=torch.float64)
+    options = {"redundancy": 1.0, "temperature": 0.01}
+    assert reference.greedy(rows, relevance, 2, **options) == [3, 0]
+    assert reference.greedy(rows, relevance, 2, **options, coverage=0.5) == [2, 0]
+    # With nothing left to decide, coverage changes nothing.
+    assert reference.greedy(rows, relevance, 4, **options, coverage=1.0) == [3, 0, 1, 2]
+
+
+def test_select_with_coverage_by_hand():
+    rows, words = torch.eye(6, dtype=torch.float64), torch.eye(6, dtype=torch.float64)[:2]
+    mask = torch.tensor([True, True, True, True, False, True])
+    # Rows 0 and 1 name a word each. Of the five that count, position 2 is covered.
+    assert reference.select(rows, words, 2, mask)[0].tolist() == [0, 1]
+    assert reference.select(rows, words, 2, mask, coverage=0.5)[0].tolist() == [0, 2]
+    assert reference.select(rows, words, 3, mask, coverage=0.4)[0].tolist() == [0, 1, 2]
+
+
 def test_normalize_by_hand():
     x = torch.tensor([[3.0, 4.0], [0.0, 0.0], [3e30, 4e30], [math.nan, 1.0]])
     expected = torch.tensor([[0.6, 0.8], [0, 0], [0.6, 0.8], [math.nan, math.nan]])

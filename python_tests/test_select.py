@@ -47,19 +47,19 @@ def usable(visual, mask):
     problem=problems(),
     share=st.floats(0, 1.2),
     redundancy=st.sampled_from([0.0, 0.7]),
+    coverage=st.sampled_from([0.0, 0.5, 1.0]),
     level=any_level,
     estimator=st.sampled_from(ESTIMATORS),
 )
 def test_keeps_exactly_k_distinct_rows_that_may_be_kept(
-    problem, share, redundancy, level, estimator
+    problem, share, redundancy, coverage, level, estimator
 ):
     visual, _, visual_mask, _ = problem
     k = max(1, int(share * visual.shape[0]))
     visual, text, visual_mask, text_mask = problem
+    options = {"redundancy": redundancy, "coverage": coverage, "estimator": estimator}
     with at_level(level):
-        indices, _ = select(
-            visual, text, k, visual_mask, text_mask, redundancy=redundancy, estimator=estimator
-        )
+        indices, _ = select(visual, text, k, visual_mask, text_mask, **options)
     allowed, finite = usable(visual, visual_mask)
     assert indices.shape == (min(k, visual.shape[0]),)
     kept = indices[indices >= 0]
@@ -181,11 +181,12 @@ def test_huge_and_tiny_rows_count_by_direction_alone(level, dtype):
 @given(
     problem=problems(masks=False),
     redundancy=st.sampled_from([0.0, 0.7]),
+    coverage=st.sampled_from([0.0, 0.5]),
     estimator=st.sampled_from(ESTIMATORS),
     level=any_level,
     data=st.data(),
 )
-def test_padding_changes_no_bit(problem, redundancy, estimator, level, data):
+def test_padding_changes_no_bit(problem, redundancy, coverage, estimator, level, data):
     """Masked rows, wherever they stand and whatever they hold, leave no trace in the real rows."""
     visual, text, _, _ = problem
 
@@ -206,7 +207,7 @@ def test_padding_changes_no_bit(problem, redundancy, estimator, level, data):
     k = max(1, visual.shape[0] // 3)
     padded, mask, real = pad(visual)
     padded_text, text_mask, _ = pad(text)
-    options = {"redundancy": redundancy, "estimator": estimator}
+    options = {"redundancy": redundancy, "coverage": coverage, "estimator": estimator}
     with at_level(level):
         indices, scores = select(visual, text, k, **options)
         padded_indices, padded_scores = select(padded, padded_text, k, mask, text_mask, **options)
@@ -225,8 +226,8 @@ def test_a_batch_equals_its_items_bit_for_bit(level, dtype, redundancy, estimato
     visual, text = related(130, 9, 37, dtype, batch=(4,))
     visual[1, 3], visual[2, 5, 0] = 0, math.nan
     mask, text_mask = torch.rand(4, 130) < 0.8, torch.rand(4, 9) < 0.8
-    options = {"redundancy": redundancy, "estimator": estimator}
-    for masks in ((None, None), (mask, text_mask)):
+    for masks, coverage in (((None, None), 0.0), ((mask, text_mask), 0.5)):
+        options = {"redundancy": redundancy, "estimator": estimator, "coverage": coverage}
         indices, scores = select(visual, text, 33, *masks, **options)
         for b in range(4):
             own = [None if m is None else m[b] for m in masks]

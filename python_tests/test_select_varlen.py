@@ -47,10 +47,14 @@ def one_by_one(visual, text, offsets, ranges, k, **options):
 @given(
     problem=packed(),
     redundancy=st.sampled_from([0.0, 0.7]),
+    coverage=st.sampled_from([0.0, 0.5, 1.0]),
     estimator=st.sampled_from(ESTIMATORS),
 )
-def test_every_segment_is_what_it_would_be_alone_bit_for_bit(problem, redundancy, estimator):
-    options = {"redundancy": redundancy, "estimator": estimator, "temperature": 0.2}
+def test_every_segment_is_what_it_would_be_alone_bit_for_bit(
+    problem, redundancy, coverage, estimator
+):
+    options = {"redundancy": redundancy, "coverage": coverage, "estimator": estimator}
+    options["temperature"] = 0.2
     indices, scores = ops.select_varlen(*problem, **options)
     expected_indices, expected_scores = one_by_one(*problem, **options)
     assert torch.equal(indices, expected_indices)
@@ -126,6 +130,7 @@ BAD = [
     ({"k": [2**62, 2**62]}, "k: got .* in all"),
     ({"temperature": 0.0}, "temperature: got 0.0"),
     ({"redundancy": -1.0}, "redundancy: got -1.0"),
+    ({"coverage": 1.5}, r"coverage: got 1.5, allowed is \[0, 1\]"),
     ({"estimator": "best"}, "estimator: got 'best'"),
 ]
 WRONG_TYPES = [
@@ -152,7 +157,8 @@ def test_wrong_types_name_the_argument(change, message):
 @pytest.mark.parametrize(
     ("change", "message"),
     [pair for pair in BAD if set(pair[0]) & {"visual_offsets", "text_ranges"}]
-    + [({"k": [2, 0]}, "k: got 0"), ({"k": [2]}, "length of k")],
+    + [({"k": [2, 0]}, "k: got 0"), ({"k": [2]}, "length of k")]
+    + [({"coverage": -0.5}, "coverage: got -0.5")],
 )
 def test_the_operator_itself_checks_too(change, message):
     message = message.replace(r"\(", r"\[").replace(r"\)", r"\]").replace(",\\]", r"\]")

@@ -53,14 +53,15 @@ def by_hand(scene, question):
             return "yes" if of_digit else "no"
         case "count":
             return scenes.COUNT_NAMES[shades.count(colours[0])]
-        case "compare":
+        case "pair":
             (a,), (b,) = ([i for i in scene.objects if i.digit == d] for d in digits)
-            return "yes" if a.colour == b.colour else "no"
+            return f"{a.colour} {b.colour}"
         case "beside":
-            axis = int("above" in words)
+            axis = int("top" in words or "bottom" in words)
+            far = "right" in words or "bottom" in words
             (a,), (b,) = ([i for i in scene.objects if i.digit == d] for d in digits)
             assert (middle(a, axis) < 112) != (middle(b, axis) < 112)
-            return "yes" if middle(a, axis) < middle(b, axis) else "no"
+            return str((a if (middle(a, axis) > 112) == far else b).digit)
         case "total":
             return TOTALS[len(scene.objects) - 5]
         case "ground":

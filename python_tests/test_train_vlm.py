@@ -1,6 +1,7 @@
 """The training of the study's models: what it teaches is the model that transformers runs."""
 
 import hashlib
+import itertools
 import math
 import sys
 from pathlib import Path
@@ -215,6 +216,56 @@ class Given:
         return self.attention[layer, head].expand(*at.shape, mask.shape[-1])
 
 
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_dropped_rows_are_as_if_masked(architecture):
+    """The language model reads the kept rows at their own positions, and nothing of the others."""
+    architecture = ARCHITECTURES[architecture]
+    model = architecture.build_model(words_of("study", architecture.MARKS)).eval()
+    batch = batch_of("pair", 2, 3)
+    shared = share_picture(architecture, words_of("study", architecture.MARKS), 3, "cpu")
+    rows = torch.randn(2, 256, 192, generator=torch.Generator().manual_seed(0))
+    kept = torch.arange(5, 256, 3)
+    with torch.no_grad():
+        few = logits_of(model, rows[:, kept], batch.tokens, shared.only(kept))
+        gone = torch.ones(256, dtype=torch.bool)
+        gone[kept] = False
+        shared.mask[..., shared.rows.start : shared.rows.stop][..., gone] = torch.finfo().min
+        masked = logits_of(model, rows, batch.tokens, shared)
+    assert torch.allclose(few, masked, atol=1e-4)
+    part = batch.only(kept)
+    assert torch.equal(part.looks, batch.looks[..., kept])
+    assert torch.equal(part.tokens, batch.tokens) and part.digit.shape == (2, len(kept))
+
+
+def test_a_pair_is_looked_at_one_after_the_other():
+    batch = batch_of("pair", 3, 4)
+    digits = torch.tensor([WORD_ID[str(digit)] for digit in range(10)])
+    for b, q in itertools.product(range(3), range(4)):
+        named = [word for word in batch.tokens[b, q] if word in digits]
+        for word, looks in zip(named, batch.looks[b, q], strict=True):
+            seen = batch.digit[b][looks > 0]
+            assert len(seen) and (seen == int((digits == word).nonzero())).all()
+        assert torch.equal(batch.looks[b, q].sum(0), batch.asked[b, q])
+
+
+def test_of_two_digits_the_answer_is_looked_at():
+    batch = batch_of("beside", 3, 4)
+    for b, q in itertools.product(range(3), range(4)):
+        (answer,) = [t for t in batch.targets[b, q].tolist() if t >= 0][:-1]
+        seen = batch.digit[b][batch.looks[b, q, 0] > 0]
+        assert len(seen) and {WORD_ID[str(int(digit))] for digit in seen} == {answer}
+
+
+def test_brightness_is_a_label_of_the_background():
+    batch = batch_of("ground", 6, 1)
+    words = {WORD_ID["dark"]: 0, WORD_ID["bright"]: 1}
+    for b in range(6):
+        answer = next(t for t in batch.targets[b, 0].tolist() if t >= 0)
+        background = batch.digit[b] == 10
+        assert (batch.bright[b][background] == words[answer]).all()
+        assert (batch.bright[b][~background] == -100).all()
+
+
 @pytest.mark.parametrize("family", ["ground", "absent"])
 def test_nothing_to_look_at_is_not_taught(family):
     """No object is asked for and no word names one: heads 0 are free. "absent" does name a digit,
@@ -230,13 +281,15 @@ def test_nothing_to_look_at_is_not_taught(family):
 
 
 @pytest.mark.parametrize("looks_at", ["its own", "the other's"])
-@pytest.mark.parametrize("family", ["compare", "beside"])
+@pytest.mark.parametrize("family", ["pair", "beside"])
 def test_each_word_looks_at_what_it_names(family, looks_at):
     """Of two words the first cannot know the second."""
     batch = batch_of(family, 2, 2)
     shared = share_picture(ARCHITECTURES["llava"], words_of("study"), 2, "cpu")
     content = torch.tensor([WORD_ID[word] for word in (*map(str, range(10)), *scenes.COLOURS)])
-    both = batch.tokens[torch.isin(batch.tokens, content)].view(2, 2, 2)
+    step = torch.arange(batch.tokens.shape[-1])
+    asks = step <= (batch.targets >= 0).float().argmax(-1, keepdim=True)
+    both = batch.tokens[torch.isin(batch.tokens, content) & asks].view(2, 2, 2)
     read = []
 
     class Spy(Given):
@@ -257,7 +310,7 @@ def test_each_word_looks_at_what_it_names(family, looks_at):
     assert (blind - loss).item() == pytest.approx(gain, abs=1e-4)
 
 
-@pytest.mark.parametrize("family", ["colour", "count", "compare"])
+@pytest.mark.parametrize("family", ["colour", "count", "pair"])
 def test_the_answer_looks_at_the_words_that_are_asked_about(family):
     """Where it begins, and at the question's words, not the answer's."""
     batch = batch_of(family, 2, 3)

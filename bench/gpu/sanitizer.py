@@ -67,11 +67,9 @@ def small_cases(device):
             ops.gather_rows(visual[0], kept)
             for estimator in ("specific", "posterior", "joint", "cosine"):
                 ops.mutual_information(visual, text, mask, mask, estimator=estimator)
-            for redundancy in (0.0, 0.5):
-                ops.select(visual, text, 9, mask, redundancy=redundancy)
-                ops.select_varlen(
-                    visual[0], text[0], offsets, ranges, [5, 2, 9], redundancy=redundancy
-                )
+            for options in ({"coverage": 0.5}, {"redundancy": 0.5, "coverage": 0.5}):
+                ops.select(visual, text, 9, mask, **options)
+                ops.select_varlen(visual[0], text[0], offsets, ranges, [5, 2, 9], **options)
     ops.select(visual, text[:, :0], 9, redundancy=0.5)
     ops.top_k(scores[:, :1000], 100)
     ops.top_k(scores, 1000)  # more than shared memory holds

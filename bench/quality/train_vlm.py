@@ -6,9 +6,9 @@
     python bench/quality/train_vlm.py --world study --align 0   # rows not aligned with words
 
 Two stages: "dense" teaches the vision tower and the projector what each patch shows (it stands in
-for the contrastive pretraining of a real tower), "vlm" trains the whole model on questions, always
-with all 256 visual rows. The state is saved every two minutes and the same command continues from
-it. README.md beside this file says exactly what each stage supervises.
+for the contrastive pretraining of a real tower), "vlm" trains the whole model on questions, with
+all 256 visual rows unless --drop says otherwise. The state is saved every two minutes and the same
+command continues from it. README.md beside this file says exactly what each stage supervises.
 """
 
 from __future__ import annotations
@@ -43,14 +43,16 @@ from vlm_losses import (
     dense_loss,
     grounding_loss,
 )
-from vlm_prompt import share_picture, words_of
+from vlm_prompt import PATCHES, share_picture, words_of
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 ARCHITECTURES = {"llava": vlm_llava, "qwen": vlm_qwen}
 
 # What a state is trained with; one of another setting does not continue it. States from before a
 # setting existed have its default.
-SETTINGS = {"seed": 0, "world": "demo", "architecture": "llava", "align": 0.2, "ground": 0.5}
+SETTINGS = {
+    "seed": 0, "world": "demo", "architecture": "llava", "align": 0.2, "ground": 0.5, "drop": 0.0,
+}  # fmt: skip
 
 
 @dataclasses.dataclass
@@ -237,10 +239,24 @@ class Trainer:
             report["align"] = align.item()
         if not stage.questions:
             return dense + align, report
-        said, hits = answer(self.model, rows, batch, self._shared)
-        ground = grounding_loss(self.probe, batch, self._shared)
+        shared = self._shared
+        kept = self._kept_rows()
+        if kept is not None:
+            rows, batch, shared = rows[:, kept], batch.only(kept), shared.only(kept)
+        said, hits = answer(self.model, rows, batch, shared)
+        ground = grounding_loss(self.probe, batch, shared)
         report.update(answer=said.item(), ground=ground.item(), exact=hits.float().mean().item())
         return said + self.args.ground * ground + 0.2 * dense + self.args.align * align, report
+
+    def _kept_rows(self) -> torch.Tensor | None:
+        """Which visual rows the language model sees at this step: a random quarter to all of them
+        at a share of the steps, else all (None)."""
+        rng = np.random.default_rng([self.args.seed, 8, self.step])
+        if rng.random() >= self.args.drop:
+            return None
+        count = round(PATCHES * rng.uniform(0.25, 1.0))
+        kept = np.sort(rng.permutation(PATCHES)[:count])
+        return torch.from_numpy(kept).to(self.args.device)
 
     def _report(self, stage: Stage, recent: dict[str, list[float]]) -> None:
         line = {"stage": stage.name, "step": self.step, "minutes": self.seconds[self.stage] / 60}
@@ -296,8 +312,13 @@ def parse_arguments(given: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--ground",
         type=float,
-        default=SETTINGS["ground"],
-        help="weight of the supervision of attention heads",
+        help="weight of the supervision of attention heads; demo: 0.5, study: 1",
+    )
+    parser.add_argument(
+        "--drop",
+        type=float,
+        help="share of the vlm steps at which a random part of the visual rows, up to three "
+        "quarters, is left out; demo: 0, study: 1/3",
     )
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 leaves the default")
@@ -336,11 +357,16 @@ def parse_arguments(given: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--export", action="store_true", help="export the state, train nothing")
     args = parser.parse_args(given)
+    course = COURSES[args.world]
+    args.ground = course.ground if args.ground is None else args.ground
+    args.drop = course.drop if args.drop is None else args.drop
     for name in ("align", "ground"):
         weight = getattr(args, name)
         if not 0 <= weight < math.inf:
             parser.error(f"--{name}: got {weight}, allowed is a weight >= 0")
-    args.mixture = _shares(parser, args.mixture, COURSES[args.world])
+    if not 0 <= args.drop <= 1:
+        parser.error(f"--drop: got {args.drop}, allowed is a share in [0, 1]")
+    args.mixture = _shares(parser, args.mixture, course)
     build = REPOSITORY / "build"
     args.state = args.state or build / f"train_{_name(args)}.pt"
     args.output = args.output or build / "models" / _name(args)

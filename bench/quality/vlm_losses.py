@@ -22,6 +22,7 @@ class PatchHeads(nn.Module):
         self.colour = nn.Linear(width, len(COLOUR_WORDS))
         self.quarter = nn.Linear(width, len(scenes.QUARTERS))
         self.centre = nn.Linear(width, 1)
+        self.bright = nn.Linear(width, 2)
 
 
 def dense_loss(heads: PatchHeads, rows: torch.Tensor, batch: Batch) -> tuple[torch.Tensor, dict]:
@@ -37,6 +38,8 @@ def dense_loss(heads: PatchHeads, rows: torch.Tensor, batch: Batch) -> tuple[tor
         + F.binary_cross_entropy_with_logits(centre, batch.centre, reduction="none")
     )
     loss = (loss * weight).sum() + 0.5 * F.cross_entropy(quarter.transpose(1, 2), batch.quarter)
+    if bool((batch.bright >= 0).any()):
+        loss = loss + 0.5 * F.cross_entropy(heads.bright(rows).transpose(1, 2), batch.bright)
     marked, found = batch.centre > 0, centre > 0
     report = {
         "patch_digit": (digit.argmax(-1) == batch.digit)[shown],
@@ -52,7 +55,8 @@ def alignment_loss(model, rows: torch.Tensor, batch: Batch) -> torch.Tensor:
     """Contrasts each row with the language model's word embeddings, as CLIP aligns two towers.
 
     A patch of a digit should point at the words of its digit and its colour, and a little at the
-    two words of its quarter; a background patch at "background".
+    two words of its quarter; a background patch at "background", and a little at "bright" or
+    "dark" where it is labelled so.
     """
     words = F.normalize(model.get_input_embeddings().weight, dim=-1)
     logits = F.normalize(rows, dim=-1) @ words.T / 0.1
@@ -66,7 +70,9 @@ def alignment_loss(model, rows: torch.Tensor, batch: Batch) -> torch.Tensor:
     quarter = batch.quarter.clamp(min=0)
     content = (of(DIGIT_WORDS, batch.digit) + of(COLOUR_WORDS, batch.colour)) / 2
     place = (of(("top", "bottom"), quarter // 2) + of(("left", "right"), quarter % 2)) / 2
-    loss = torch.where(shown, -0.8 * content - 0.2 * place, -content)
+    lit = of(("dark", "bright"), batch.bright.clamp(min=0))
+    ground = torch.where(batch.bright >= 0, -0.8 * content - 0.2 * lit, -content)
+    loss = torch.where(shown, -0.8 * content - 0.2 * place, ground)
     return (loss * torch.where(shown, 1.0, 0.3)).mean()
 
 
@@ -159,10 +165,11 @@ def grounding_loss(probe: AttentionProbe, batch: Batch, shared: Shared) -> torch
     of the question: what is asked about is then known where the answer is formed. Head 0 of layer
     1, reading from each digit or colour of the question, should look at the patches that this word
     names; head 0 of layer 2, reading from where each word of the answer begins, at those of the
-    asked objects. Head 1 of layer 2 should spread evenly over the first token and one patch per
-    asked object: with n objects the first token keeps 1 / (n + 1) of the attention, from which the
-    layers above can tell how many there are. Where there is nothing to look at, as for the
-    brightness of the background, the others are not taught.
+    asked objects (where two are answered one after the other, at each in turn). Head 1 of layer 2
+    should spread evenly over the first token and one patch per asked object: with n objects the
+    first token keeps 1 / (n + 1) of the attention, from which the layers above can tell how many
+    there are. Where there is nothing to look at, as for the brightness of the background, the
+    others are not taught.
     """
     offset = shared.begin + BLOCK * torch.arange(batch.tokens.shape[1], device=batch.tokens.device)
     answers = batch.targets >= 0
@@ -170,8 +177,9 @@ def grounding_loss(probe: AttentionProbe, batch: Batch, shared: Shared) -> torch
     has_object = batch.asked.any(-1)
     has_second = (answers.sum(-1) > 2) & has_object  # "top left", then the end
     loss = _word_loss(probe, batch, shared, offset) + _question_loss(probe, batch, shared, offset)
-    for at, where in ((answer_at, has_object), (answer_at + 1, has_second)):
-        total, count = _mass(probe, 2, at, batch.asked, where, shared)
+    for word, where in enumerate((has_object, has_second)):
+        looks = batch.looks[:, :, word]
+        total, count = _mass(probe, 2, answer_at + word, looks, where & looks.any(-1), shared)
         loss = loss - total / max(count, 1)
     spread = (probe.rows(2, 1, answer_at, shared.mask) + 1e-4).log()
     centres = batch.asked * batch.centre[:, None]

@@ -88,6 +88,20 @@ class Shared:
     mask: torch.Tensor  # (1, 1, L, L), additive
     position: torch.Tensor  # (1, L), or (3, 1, L): time, height, width
 
+    def only(self, kept: torch.Tensor) -> Shared:
+        """The same with these visual rows alone, int64 (K), at their own positions."""
+        first, last = self.rows.start, self.rows.stop
+        others = torch.arange(self.position.shape[-1], device=kept.device)
+        columns = torch.cat([others[:first], first + kept, others[last:]])
+        dropped = last - first - len(kept)
+        return dataclasses.replace(
+            self,
+            rows=slice(first, last - dropped),
+            begin=self.begin - dropped,
+            mask=self.mask[..., columns, :][..., columns],
+            position=self.position[..., columns],
+        )
+
 
 def share_picture(architecture, words: tuple[str, ...], questions: int, device: str) -> Shared:
     """Each question sees the picture's part and itself, causally, and stands directly behind the

@@ -3,7 +3,7 @@ more than one object's patches.
 
 What a pruner must keep for each family (STRESS):
 - locality: one object. colour, digit, quarter, exist.
-- coverage: several objects. count, compare, beside.
+- coverage: several objects. count, pair, beside.
 - whole: the whole scene. total, ground.
 - distractor: an object that misleads. twice (the asked digit appears twice), absent (it does not).
 """
@@ -15,7 +15,7 @@ from mi_pruner_cuda.demo.scenes import IMAGE_SIZE, Question, Scene
 
 STRESS = {
     "locality": ("colour", "digit", "quarter", "exist"),
-    "coverage": ("count", "compare", "beside"),
+    "coverage": ("count", "pair", "beside"),
     "whole": ("total", "ground"),
     "distractor": ("twice", "absent"),
 }
@@ -25,8 +25,8 @@ NOWHERE = "none"  # the colour of a digit that is not there
 
 # {d}, {e} digits, {s} a side, {w} "colour" or "color".
 TEMPLATES = {
-    "compare": ("is the {d} the {w} of the {e} ?",),
-    "beside": ("is the {d} {s} the {e} ?",),
+    "pair": ("{w} of the {d} the {e} ?",),
+    "beside": ("is the {d} or the {e} {s} ?",),
     "total": ("how many digits are there in the picture ?", "count the digits ."),
     "ground": ("is the background bright or dark ?", "how bright is the background ?"),
     "twice": (
@@ -113,28 +113,25 @@ def _ask_as_the_demo(family: str):
     return ask
 
 
-def _ask_compare(world, scene: Scene, rng) -> Question:
-    """Whether two digits have one colour. The answer is drawn first."""
-    same = bool(rng.integers(2))
-    shades = [item.colour for item in scene.objects]
-    a, b = _pick(rng, [(a, b) for a, b in _pairs(scene) if (shades[a] == shades[b]) == same])
-    words = {"d": scene.objects[a].digit, "e": scene.objects[b].digit}
-    return Question("compare", _phrase(rng, "compare", **words), "yes" if same else "no", [a, b])
+def _ask_pair(world, scene: Scene, rng) -> Question:
+    """The colours of two digits, in the order of their mention."""
+    a, b = _pick(rng, _pairs(scene))
+    first, second = scene.objects[a], scene.objects[b]
+    text = _phrase(rng, "pair", d=first.digit, e=second.digit)
+    return Question("pair", text, f"{first.colour} {second.colour}", [a, b])
 
 
 def _ask_beside(world, scene: Scene, rng) -> Question:
-    """Which of two digits in different halves is farther left, or higher. The answer is drawn
-    first."""
-    axis, yes = int(rng.integers(2)), bool(rng.integers(2))
-    places = [_middle(item)[axis] for item in scene.objects]
+    """Which of two digits is on a side of the picture; the other is on the opposite one."""
+    axis, far = int(rng.integers(2)), bool(rng.integers(2))
     half = IMAGE_SIZE / 2
-    pairs = [(a, b) for a, b in _pairs(scene) if places[a] < half < places[b]]
-    a, b = _pick(rng, pairs)
-    if not yes:
-        a, b = b, a
+    beyond = [_middle(item)[axis] > half for item in scene.objects]
+    a, b = _pick(rng, [(a, b) for a, b in _pairs(scene) if beyond[a] != beyond[b]])
+    side = (("left", "right"), ("top", "bottom"))[axis][far]
     words = {"d": scene.objects[a].digit, "e": scene.objects[b].digit}
-    text = _phrase(rng, "beside", s=("left of", "above")[axis], **words)
-    return Question("beside", text, "yes" if yes else "no", [a, b])
+    there = a if beyond[a] == far else b
+    text = _phrase(rng, "beside", s=side, **words)
+    return Question("beside", text, str(scene.objects[there].digit), [a, b])
 
 
 def _pairs(scene: Scene) -> list[tuple[int, int]]:
@@ -150,10 +147,17 @@ def _ask_total(world, scene: Scene, rng) -> Question:
     return Question("total", _phrase(rng, "total"), TOTALS[count - 5], list(range(count)))
 
 
-def _ask_ground(world, scene: Scene, rng) -> Question:
+def ground_of(scene: Scene) -> str | None:
+    """What the background is, "bright" or "dark"; None between the two."""
     if _DARK < scene.brightness < _BRIGHT:
+        return None
+    return "bright" if scene.brightness >= _BRIGHT else "dark"
+
+
+def _ask_ground(world, scene: Scene, rng) -> Question:
+    answer = ground_of(scene)
+    if answer is None:
         raise ValueError("this scene is neither bright nor dark")
-    answer = "bright" if scene.brightness >= _BRIGHT else "dark"
     return Question("ground", _phrase(rng, "ground"), answer, [])
 
 
@@ -185,7 +189,7 @@ _ASK = {
     "quarter": _ask_about_one("quarter"),
     "exist": _ask_as_the_demo("exist"),
     "count": _ask_as_the_demo("count"),
-    "compare": _ask_compare,
+    "pair": _ask_pair,
     "beside": _ask_beside,
     "total": _ask_total,
     "ground": _ask_ground,

@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
+#include "core/coverage.h"
 #include "core/layout.h"
 #include "cuda/memory.h"
 
@@ -49,6 +51,7 @@ class Chooser {
   RelevanceProblem scoring() const;
   Status score();
   Status choose_around_greedily();
+  void cover(int64_t candidates);
   Status choose_around_best();
   Status fetch(void* host, const void* place, int64_t bytes) const;
 
@@ -140,6 +143,20 @@ Status Chooser::choose_around_greedily() {
   return fetch(host_.indices, place_.indices, problem_.k * int64_t{sizeof(int64_t)});
 }
 
+// Gives covered rows, in place of their relevance, more than any other row has.
+void Chooser::cover(int64_t candidates) {
+  int64_t* const finite = host_.indices;  // nothing has been chosen yet
+  int64_t rows = 0;
+  for (int64_t i = 0; i < candidates; ++i) {
+    if (std::isfinite(host_.values[i])) finite[rows++] = i;
+  }
+  const int64_t covered = coverage_count(request_.params.coverage, to_choose_, rows);
+  for (int64_t j = 0; j < covered; ++j) {
+    const int64_t position = coverage_position(j, covered, rows);
+    host_.values[finite[position]] = std::numeric_limits<float>::infinity();
+  }
+}
+
 // Without redundancy the other rows compete by the relevance that they have among all rows.
 Status Chooser::choose_around_best() {
   ScoresView view;
@@ -154,6 +171,7 @@ Status Chooser::choose_around_best() {
     host_.values[view.columns] = host_.scores[row];
     ++view.columns;
   }
+  if (request_.params.coverage > 0) cover(view.columns);
   Status status = top_k(view, to_choose_, host_.discarded, host_.indices, {}, {});
   for (int64_t i = 0; i < to_choose_; ++i) host_.indices[i] = host_.candidates[host_.indices[i]];
   return status;

@@ -1,6 +1,7 @@
 #include "c_api/params.h"
 
 #include <algorithm>
+#include <cstddef>
 #include <cstring>
 
 #include "c_api/pointer.h"
@@ -13,7 +14,8 @@ constexpr size_t kFirstContextParams = 48;
 constexpr size_t kFirstSelectParams = 64;
 constexpr size_t kFirstResult = 40;
 static_assert(sizeof(mipruner_context_params) == kFirstContextParams);
-static_assert(sizeof(mipruner_select_params) == kFirstSelectParams);
+static_assert(offsetof(mipruner_select_params, coverage) == kFirstSelectParams);
+static_assert(sizeof(mipruner_select_params) == kFirstSelectParams + sizeof(double));
 static_assert(sizeof(mipruner_result) == kFirstResult);
 
 // No struct will grow beyond this: what says so is not a size but garbage.
@@ -21,16 +23,28 @@ constexpr size_t kLargestStruct = 4096;
 
 constexpr int32_t kMostThreads = 1024;
 
-Status check_size(const char* name, size_t given, size_t first) {
-  if (given >= first && given <= kLargestStruct) return {};
-  return invalid("%s.struct_size: got %zu, allowed are %zu to %zu; set it with the _init function",
-                 name, given, first, kLargestStruct);
+// A size that some version had, as far as this one can know: its own, the first release's, or a
+// later version's. Two releases are all that there have been.
+bool is_size(size_t size, size_t first, size_t own) {
+  return size == first || (size >= own && size <= kLargestStruct);
+}
+
+Status check_size(const char* name, size_t given, size_t first, size_t own) {
+  if (is_size(given, first, own)) return {};
+  if (first == own) {
+    return invalid(
+        "%s.struct_size: got %zu, allowed are %zu to %zu; set it with the _init function", name,
+        given, first, kLargestStruct);
+  }
+  return invalid(
+      "%s.struct_size: got %zu, allowed are %zu and %zu to %zu; set it with the _init function",
+      name, given, first, own, kLargestStruct);
 }
 
 template <class Params>
 Status read_struct(const char* name, const Params* given, size_t first, Params* params) {
   const size_t size = given->struct_size;
-  if (Status status = check_size(name, size, first); !status.ok()) return status;
+  if (Status status = check_size(name, size, first, sizeof(Params)); !status.ok()) return status;
   const char* const bytes = reinterpret_cast<const char*>(given);
   for (size_t i = sizeof(Params); i < size; ++i) {
     if (bytes[i] == 0) continue;
@@ -76,7 +90,7 @@ Status check_budget(const mipruner_select_params& params) {
   return {};
 }
 
-// Temperature and redundancy are the core's to check.
+// Temperature, redundancy and coverage are the core's to check.
 Status check(const mipruner_select_params& params) {
   if (Status status = check_budget(params); !status.ok()) return status;
   if (Status status = check_enumerator("estimator", params.estimator, MIPRUNER_ESTIMATOR_COSINE);
@@ -109,7 +123,7 @@ Status read(const char* name, const Params* given, size_t first, Params* params)
 template <class Params>
 void init(const Params& defaults, Params* params, size_t size, size_t first) {
   if (!params) return;
-  if (size < first || size > kLargestStruct) {
+  if (!is_size(size, first, sizeof(Params))) {
     params->struct_size = 0;
     return;
   }
@@ -151,7 +165,7 @@ Status read_params(const mipruner_select_params* given, mipruner_select_params* 
 Status check_result(const mipruner_result* result) {
   if (!result) return {};
   if (Status s = check_aligned("result", result, alignof(mipruner_result)); !s.ok()) return s;
-  return check_size("result", result->struct_size, kFirstResult);
+  return check_size("result", result->struct_size, kFirstResult, sizeof(mipruner_result));
 }
 
 void write_result(const mipruner_result& values, mipruner_result* result) {

@@ -114,6 +114,7 @@ Status read_request(const mipruner_context& context, const mipruner_view* visual
   problem.relevance = relevance;
   problem.k = std::max<int64_t>(request->keep, 1);
   problem.redundancy = request->params.redundancy;
+  problem.coverage = request->params.coverage;
   if (Status s = check_select(problem); !s.ok()) return s;
   return read_always_keep(request->params, request->rows(), request->keep, &request->always);
 }
@@ -134,6 +135,7 @@ SelectProblem select_problem(const mipruner_context& context, const Request& req
   problem.relevance = request.relevance;
   problem.k = k;
   problem.redundancy = request.params.redundancy;
+  problem.coverage = request.params.coverage;
   if (request.on_device) problem.similarity_bytes = kOnDevice;
   const size_t limit = context.params.max_workspace ? context.params.max_workspace : kUnlimited;
   while (other_bytes + select_workspace_bytes(problem, executor) > limit &&

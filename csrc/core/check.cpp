@@ -123,6 +123,10 @@ Status check_select(const SelectProblem& problem) {
                  "redundancy: got %g, allowed is a finite number >= 0",
                  static_cast<double>(problem.redundancy));
   }
+  if (!(problem.coverage >= 0 && problem.coverage <= 1)) {  // true for NaN
+    return error(StatusCode::kInvalidArgument, "coverage: got %g, allowed is [0, 1]",
+                 problem.coverage);
+  }
   if (problem.relevance.text.rows == 0 && problem.redundancy == 0) {
     return error(StatusCode::kInvalidArgument,
                  "redundancy: got 0 without text rows, allowed is > 0 there: with neither text nor "
@@ -171,6 +175,7 @@ Status check_select_varlen(const SelectVarlenProblem& problem) {
   whole.relevance.estimator = problem.estimator;
   whole.k = 1;
   whole.redundancy = problem.redundancy;
+  whole.coverage = problem.coverage;
   if (Status status = check_relevance(whole.relevance, true); !status.ok()) return status;
   if (problem.segments < 0) return invalid("segments", "count", problem.segments, "at least 0");
   if (problem.segments == 0) return {};

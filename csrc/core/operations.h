@@ -59,6 +59,8 @@ struct SelectProblem {
   RelevanceProblem relevance;  // text.rows = 0: text-free mode, which needs redundancy > 0
   int64_t k = 0;
   float redundancy = 0.0f;  // the lambda of METHOD; 0 = relevance only, which is exactly top-k
+  // The share of the k rows that is spread evenly over the rows that count, [0, 1]: coverage.h.
+  double coverage = 0.0;
   // Greedy selection stores visual-visual similarities up to this many bytes: all N x N of them
   // when they fit, otherwise as many rows as fit, recomputing the rest when needed. On CUDA these
   // are bytes for all items together, and an item's N x N is stored whole or not at all: then each
@@ -85,6 +87,7 @@ struct SelectVarlenProblem {
   float temperature = 0.1f;
   Estimator estimator = Estimator::kSpecific;
   float redundancy = 0.0f;
+  double coverage = 0.0;  // of each segment's k
   int64_t similarity_bytes = int64_t{64} << 20;
 };
 

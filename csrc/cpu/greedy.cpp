@@ -2,11 +2,14 @@
 // of r_ik.
 //
 // With r as METHOD defines it this is the chain rule I(v; T | S) = I(v; T) - I(v; S) for lambda
-// = 1. Sums grow in the order of choice, ties go to the lower row.
+// = 1. Sums grow in the order of choice, ties go to the lower row. With coverage the covered rows
+// are the first choices, in ascending order.
 #include "cpu/greedy.h"
 
 #include <algorithm>
 #include <limits>
+
+#include "core/coverage.h"
 
 namespace mipruner::cpu {
 namespace {
@@ -17,6 +20,14 @@ int64_t best_row(const float* values, const bool* chosen, int64_t n) {
     if (!chosen[i] && (best < 0 || values[i] > values[best])) best = i;
   }
   return best;
+}
+
+// Gains by which the covered rows are chosen first, the lower ones before the others; among the
+// rest those of relevance, so that rows likely to follow have their similarities computed together.
+void prefer_covered(const float* relevance, int64_t covered, int64_t n, float* gains) {
+  std::copy(relevance, relevance + n, gains);
+  for (int64_t j = 0; j < covered; ++j)
+    gains[coverage_position(j, covered, n)] = std::numeric_limits<float>::max();
 }
 
 }  // namespace
@@ -43,10 +54,12 @@ void greedy(const Kernels& kernels, const SelectProblem& problem, const RowSet& 
   Redundancy redundancy(kernels, rows, problem.relevance.temperature, lanes, executor,
                         &scratch->redundancy);
   redundancy.prepare();
+  const int64_t covered = coverage_count(problem.coverage, count, n);
+  if (covered > 0) prefer_covered(scratch->relevance, covered, n, scratch->gains);
   for (int64_t step = 0; step < count; ++step) {
-    if (text_free && step == 0) {
+    if (covered == 0 && text_free && step == 0) {
       redundancy.representativeness(scratch->gains);
-    } else {
+    } else if (step >= covered) {  // until then the gains stay as they are
       kernels.gains(scratch->relevance, scratch->sums, problem.redundancy, scratch->gains, n);
     }
     if (executor.ask_whether_cancelled()) return;  // the gains may be garbage

@@ -16,7 +16,7 @@ struct GreedyScratch {
 GreedyScratch take_greedy_scratch(Layout& layout, const SelectProblem& problem);
 
 // Chooses `count` <= rows.count of the measured rows and marks them in scratch.chosen. In text-free
-// mode the first choice is the row that represents the others best.
+// mode the first choice, unless coverage makes it, is the row that represents the others best.
 void greedy(const Kernels& kernels, const SelectProblem& problem, const RowSet& rows, int64_t count,
             bool text_free, const BlockScratch* lanes, const Executor& executor,
             GreedyScratch* scratch);

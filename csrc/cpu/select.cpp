@@ -1,6 +1,8 @@
 // Select: relevance, then the top k or the greedy k.
 #include <algorithm>
+#include <limits>
 
+#include "core/coverage.h"
 #include "cpu/backend.h"
 #include "cpu/greedy.h"
 #include "cpu/mutual_information.h"
@@ -50,6 +52,12 @@ void choose_finite(const Kernels& kernels, const SelectProblem& problem, int64_t
       if (scratch->greedy.chosen[i]) positions[at++] = i;
     }
   } else {
+    // Scores of rows that count are finite: what is covered beats them all.
+    const int64_t covered = coverage_count(problem.coverage, count, rows.count);
+    for (int64_t j = 0; j < covered; ++j) {
+      scratch->finite_scores[coverage_position(j, covered, rows.count)] =
+          std::numeric_limits<float>::infinity();
+    }
     largest_positions(scratch->finite_scores, rows.count, count, positions);
   }
   for (int64_t j = 0; j < count; ++j) positions[j] = rows.index[positions[j]];

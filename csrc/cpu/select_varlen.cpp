@@ -28,6 +28,7 @@ SelectProblem segment_problem(const SelectVarlenProblem& problem, int64_t segmen
   part.relevance.estimator = problem.estimator;
   part.k = problem.k[segment];
   part.redundancy = problem.redundancy;
+  part.coverage = problem.coverage;
   part.similarity_bytes = problem.similarity_bytes;
   return part;
 }

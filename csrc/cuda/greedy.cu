@@ -8,8 +8,9 @@
 //   3. normalizers     the parts, put together
 //   4. representatives for each row the sum over i of r_ik: the first choice in text-free mode
 //   5. steps           all k choices of an item by one block, so that no launch and no look from
-//                      the host comes between two of them. One kernel for items with stored
-//                      similarities, one that computes a row of them at each step
+//                      the host comes between two of them: those of coverage, then the largest
+//                      gains. One kernel for items with stored similarities, one that computes a
+//                      row of them at each step
 //   6. output          the chosen rows in ascending order
 // An item whose rows are all kept has nothing to do in 2 to 5.
 //
@@ -18,6 +19,7 @@
 // are stored or computed anew; and the largest gain is unique, as its key holds the position.
 #include <algorithm>
 
+#include "core/coverage.h"
 #include "cuda/common/launch.h"
 #include "cuda/compact.cuh"
 #include "cuda/greedy.cuh"
@@ -53,7 +55,14 @@ struct Work {
     const int64_t count = wanted(item);
     return count < space.counted[item] ? static_cast<int>(count) : 0;
   }
-  MIPRUNER_DEVICE bool text_free(int64_t item) const { return problem.counted_words[item] == 0; }
+  // How many of the choices are those of coverage, which come first.
+  MIPRUNER_DEVICE int covered(int64_t item) const {
+    return static_cast<int>(coverage_count(problem.coverage, steps(item), space.counted[item]));
+  }
+  // Whether the first choice is the most representative row.
+  MIPRUNER_DEVICE bool wants_representative(int64_t item) const {
+    return problem.counted_words[item] == 0 && covered(item) == 0;
+  }
 };
 
 template <class Element>
@@ -262,7 +271,7 @@ template <class Element>
 __global__ void __launch_bounds__(kProductThreads, kSumBlocks) representatives_kernel(Work work) {
   auto& shared = dynamic_shared<ProductShared<Element>>();
   const RowSums sums = rows_of_block(work);
-  if (sums.item < 0 || !work.text_free(sums.item)) return;
+  if (sums.item < 0 || !work.wants_representative(sums.item)) return;
   const SimilarRows<Element> rows = rows_of<Element>(work, sums.item);
   for (int chunk = sums.first_chunk; chunk < sums.last_chunk; ++chunk) {
     float mine[2] = {};
@@ -431,9 +440,16 @@ struct Steps {
   template <class SimilaritiesOf>
   MIPRUNER_DEVICE void run(BestShared<kThreads>& shared, const SimilaritiesOf& similarities_of) {
     const int steps = work.steps(item);
-    unsigned long long mine = work.text_free(item) ? most_representative() : most_relevant();
+    const int covered = work.covered(item);
+    unsigned long long mine =
+        work.wants_representative(item) ? most_representative() : most_relevant();
     for (int step = 0; step < steps; ++step) {
-      const int chosen = position_of(block_largest(shared, step, mine));
+      int chosen;
+      if (step < covered) {
+        chosen = static_cast<int>(coverage_position(step, covered, count));
+      } else {
+        chosen = position_of(block_largest(shared, step, mine));
+      }
       mark(chosen);
       if (step + 1 < steps) mine = next_best(chosen, similarities_of(chosen));
     }
@@ -484,7 +500,8 @@ __global__ void __launch_bounds__(kProductThreads, kProductBlocks)
   float* row = work.space.similarity + work.problem.items.first_row(item);
   Steps<kProductThreads, kHeldComputed> steps(work, item);
   steps.run(shared.best, [&](int chosen) {
-    // Everybody is done with the row before: the choice of this one came after a barrier.
+    // Everybody is done with the row before: a tile is written only after the barriers of its
+    // product.
     compute_row(shared.product, rows, chosen, row);
     __syncthreads();
     return row;

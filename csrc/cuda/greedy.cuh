@@ -16,6 +16,7 @@ struct GreedyProblem {
   DataType dtype;
   float temperature;
   float redundancy;           // lambda
+  double coverage;            // share of the quota that coverage chooses first
   const uint8_t* state;       // [R] flat rows, see row_state.cuh
   const float* inverse_norm;  // [R]
   const float* scale;         // [R]
@@ -45,8 +46,9 @@ struct GreedyWorkspace {
 
 GreedyWorkspace take_greedy_workspace(Layout& layout, const Items& items, int64_t similarity_bytes);
 
-// For every item its quota of rows, chosen greedily: ascending; broken rows, the lowest first, only
-// when all rows that count are kept; masked rows never: -1 in the places left over.
+// For every item its quota of rows, chosen greedily, after those that coverage chooses: ascending;
+// broken rows, the lowest first, only when all rows that count are kept; masked rows never: -1 in
+// the places left over.
 Status launch_greedy(const GreedyProblem& problem, const GreedyWorkspace& workspace,
                      int64_t* indices, void* stream);
 

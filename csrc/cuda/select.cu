@@ -5,8 +5,10 @@
 // graph.
 #include <algorithm>
 
+#include "core/coverage.h"
 #include "cuda/backend.h"
 #include "cuda/common/launch.h"
+#include "cuda/compact.cuh"
 #include "cuda/greedy.cuh"
 #include "cuda/mutual_information.cuh"
 #include "cuda/top_k.cuh"
@@ -15,6 +17,7 @@ namespace mipruner::cuda {
 namespace {
 
 constexpr int kThreads = 256;
+constexpr int kCoverThreads = 1024;
 // Their counts travel as a kernel argument, which may hold 32,764 bytes.
 constexpr int64_t kLargestSegmentCount = 2048;
 
@@ -44,6 +47,26 @@ __global__ void __launch_bounds__(kThreads)
   begins[segments] = begin;
 }
 
+// Marks the rows that coverage keeps, for the top k. One block per item.
+__global__ void __launch_bounds__(kCoverThreads)
+    cover_kernel(Items items, Quota quota, double coverage, const unsigned long long* counted_rows,
+                 uint8_t* state) {
+  auto& shared = dynamic_shared<CompactShared<kCoverThreads>>();
+  const int64_t item = blockIdx.x;
+  const int64_t first = items.first_row(item);
+  const int64_t rows = items.row_count(item);
+  const auto counted = static_cast<int64_t>(counted_rows[item]);
+  const int64_t covered = coverage_count(coverage, quota.wanted(item), counted);
+  if (covered == 0) return;  // the same for all threads
+  int listed = 0;
+  for (int64_t begin = 0; begin < rows; begin += kCoverThreads) {
+    const int64_t i = begin + threadIdx.x;
+    const bool counts = i < rows && state[first + i] == kRowCounts;
+    const int position = place_in_list(shared, counts, &listed);
+    if (position >= 0 && is_covered(position, covered, counted)) state[first + i] = kRowCovered;
+  }
+}
+
 SelectWorkspace take_select_workspace(Layout& layout, const Items& items, float redundancy,
                                       int64_t similarity_bytes) {
   SelectWorkspace space = {};
@@ -60,8 +83,24 @@ struct Selection {
   float temperature;
   Estimator estimator;
   float redundancy;
+  double coverage;
   Quota quota;
 };
+
+// Without redundancy.
+Status launch_best(const Selection& selection, const SelectWorkspace& space, const float* scores,
+                   bool absolute, int64_t* indices, void* stream) {
+  const Items& items = selection.items;
+  if (selection.coverage > 0) {
+    const Status status =
+        launch("select, cover", cover_kernel, dim3(as_grid(items.count)), kCoverThreads,
+               sizeof(CompactShared<kCoverThreads>), stream, items, selection.quota,
+               selection.coverage, space.relevance.counted_rows, space.relevance.state);
+    if (!status.ok()) return status;
+  }
+  return launch_select_top_k(items, scores, space.relevance.state, selection.quota, absolute,
+                             indices, stream);
+}
 
 Status launch_selection(const Selection& selection, const SelectWorkspace& space, int64_t* indices,
                         float* scores, void* stream) {
@@ -70,15 +109,14 @@ Status launch_selection(const Selection& selection, const SelectWorkspace& space
   Status status = launch_relevance(items, selection.dtype, selection.temperature,
                                    selection.estimator, space.relevance, scores, stream);
   if (!status.ok()) return status;
-  if (selection.redundancy == 0) {
-    return launch_select_top_k(items, scores, space.relevance.state, selection.quota, absolute,
-                               indices, stream);
-  }
+  if (selection.redundancy == 0)
+    return launch_best(selection, space, scores, absolute, indices, stream);
   GreedyProblem greedy = {};
   greedy.items = items;
   greedy.dtype = selection.dtype;
   greedy.temperature = selection.temperature;
   greedy.redundancy = selection.redundancy;
+  greedy.coverage = selection.coverage;
   greedy.state = space.relevance.state;
   greedy.inverse_norm = space.relevance.inverse_norm;
   greedy.scale = space.relevance.scale;
@@ -126,6 +164,7 @@ Status select(const SelectProblem& problem, int64_t* indices, float* scores, Wor
                                relevance.temperature,
                                relevance.estimator,
                                problem.redundancy,
+                               problem.coverage,
                                {nullptr, std::min(problem.k, items.rows)}};
   return launch_selection(selection, space, indices, scores, stream);
 }
@@ -160,6 +199,7 @@ Status select_varlen(const SelectVarlenProblem& problem, int64_t* indices, float
                                problem.temperature,
                                problem.estimator,
                                problem.redundancy,
+                               problem.coverage,
                                {space.begins, 0}};
   return launch_selection(selection, space, indices, scores, stream);
 }

@@ -95,10 +95,12 @@ struct SelectKeys {
     const int64_t end = quota.end(b);
     return {size, items.first_row(b), min(size, end - begin), begin, end};
   }
-  // Masked rows have key 0, broken ones 1; no score has a key below that of -inf, 0x007fffff.
+  // Masked rows have key 0, broken ones 1, covered ones the largest; scores have keys from that of
+  // -inf, 0x007fffff, to that of +inf, 0xff800000.
   MIPRUNER_DEVICE uint32_t key(int64_t element) const {
     const uint8_t row_state = state[element];
     if (row_state == kRowCounts) return ordered_key(scores[element]);
+    if (row_state == kRowCovered) return 0xffffffff;
     return row_state == kRowBroken ? 1 : 0;
   }
   MIPRUNER_DEVICE void keep(const Row& row, int64_t place, int64_t i) const {

@@ -9,10 +9,10 @@
 
 namespace mipruner::cuda {
 
-// For every item its quota of best rows, ascending, ties to the lower row. Rows that count come
-// first, by score; then broken rows, the lowest first; masked rows never: -1 fills the places that
-// are left over. Row numbers are local to the item, or flat ones if `absolute`. scores and state
-// are [flat rows].
+// For every item its quota of best rows, ascending, ties to the lower row. Covered rows come first;
+// then rows that count, by score; then broken rows, the lowest first; masked rows never: -1 fills
+// the places that are left over. Row numbers are local to the item, or flat ones if `absolute`.
+// scores and state are [flat rows].
 Status launch_select_top_k(const Items& items, const float* scores, const uint8_t* state,
                            const Quota& quota, bool absolute, int64_t* indices, void* stream);
 

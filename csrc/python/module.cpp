@@ -302,7 +302,7 @@ py::tuple select_array(const py::object& visual, const py::object& text, int64_t
                        const py::object& visual_mask, const py::object& text_mask,
                        double temperature, double redundancy, const std::string& estimator,
                        const std::optional<std::string>& dtype, int64_t threads,
-                       int64_t similarity_bytes) {
+                       int64_t similarity_bytes, double coverage) {
   const Relevance r =
       relevance_of(visual, text, visual_mask, text_mask, temperature, estimator, dtype);
   SelectProblem problem;
@@ -310,6 +310,7 @@ py::tuple select_array(const py::object& visual, const py::object& text, int64_t
   problem.relevance = r.problem;
   problem.k = k;
   problem.redundancy = static_cast<float>(redundancy);
+  problem.coverage = coverage;
   const bool batched = r.visual.ndim() == 3;
   const int64_t n = r.problem.visual.rows;
   py::array indices =
@@ -330,7 +331,7 @@ py::tuple select_varlen_array(const py::object& visual, const py::object& text,
                               const Integers& visual_offsets, const Integers& text_ranges,
                               const std::vector<int64_t>& k, double temperature, double redundancy,
                               const std::string& estimator, const std::optional<std::string>& dtype,
-                              int64_t threads, int64_t similarity_bytes) {
+                              int64_t threads, int64_t similarity_bytes, double coverage) {
   const Relevance r =
       relevance_of(visual, text, py::none(), py::none(), temperature, estimator, dtype);
   if (r.visual.ndim() != 2) {
@@ -355,6 +356,7 @@ py::tuple select_varlen_array(const py::object& visual, const py::object& text,
   problem.temperature = r.problem.temperature;
   problem.estimator = r.problem.estimator;
   problem.redundancy = static_cast<float>(redundancy);
+  problem.coverage = coverage;
   problem.similarity_bytes = similarity_bytes;
   int64_t total = 0;
   for (const int64_t wanted : k) total += std::max<int64_t>(0, wanted);
@@ -411,12 +413,13 @@ PYBIND11_MODULE(_C, m) {
         py::arg("visual_mask") = py::none(), py::arg("text_mask") = py::none(),
         py::arg("temperature") = 0.1, py::arg("redundancy") = 0.0,
         py::arg("estimator") = "specific", py::arg("dtype") = py::none(), py::arg("threads") = 1,
-        py::arg("similarity_bytes") = SelectProblem().similarity_bytes);
+        py::arg("similarity_bytes") = SelectProblem().similarity_bytes, py::arg("coverage") = 0.0);
   m.def("select_varlen", select_varlen_array, py::arg("visual"), py::arg("text"),
         py::arg("visual_offsets"), py::arg("text_ranges"), py::arg("k"),
         py::arg("temperature") = 0.1, py::arg("redundancy") = 0.0,
         py::arg("estimator") = "specific", py::arg("dtype") = py::none(), py::arg("threads") = 1,
-        py::arg("similarity_bytes") = SelectVarlenProblem().similarity_bytes);
+        py::arg("similarity_bytes") = SelectVarlenProblem().similarity_bytes,
+        py::arg("coverage") = 0.0);
   m.def("select_workspace_bytes", select_workspace_bytes_of, py::arg("n"), py::arg("m"),
         py::arg("d"), py::arg("redundancy") = 0.0, py::arg("threads") = 1,
         "Scratch memory of one select of float32 rows, in bytes.");

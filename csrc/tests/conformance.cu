@@ -15,6 +15,7 @@
 #include <utility>
 #include <vector>
 
+#include "core/coverage.h"
 #include "cuda/common/copy.h"
 #include "cuda/common/device.h"
 #include "cuda/common/elements.h"
@@ -515,6 +516,42 @@ void check_launches() {
 #endif
 }
 
+// ---- arithmetic that the host shares
+
+__global__ void coverage_kernel(double coverage, int64_t wanted, int64_t rows, int64_t* out) {
+  const int64_t count = coverage_count(coverage, wanted, rows);
+  const int64_t thread = static_cast<int64_t>(threadIdx.x);
+  if (thread == 0) out[0] = count;
+  for (int64_t j = thread; j < count; j += kWarpSize) {
+    const int64_t position = coverage_position(j, count, rows);
+    out[1 + j] = is_covered(position, count, rows) ? position : -1;
+  }
+}
+
+void check_coverage() {
+  struct Case {
+    double coverage;
+    int64_t wanted, rows, count;
+  };
+  // Halves round up; 0.3 of 5 is a half only once it is rounded to a double.
+  for (const Case& c : {Case{0.5, 5, 9, 3}, Case{0.3, 5, 64, 2}, Case{1.0, 64, 576, 64},
+                        Case{0.25, 1000, int64_t{1} << 31, 250}, Case{0.5, 9, 9, 0}}) {
+    Buffer<int64_t> out(static_cast<size_t>(c.count) + 1);
+    expect_ok(launch("coverage", coverage_kernel, dim3(1), kWarpSize, 0, nullptr, c.coverage,
+                     c.wanted, c.rows, out.device()));
+    const std::vector<int64_t>& found = out.read();
+    expect_same(static_cast<double>(found[0]), static_cast<double>(c.count), "count", c.coverage);
+    for (int64_t j = 0; j < c.count; ++j) {
+      const int64_t begin = j * c.rows / c.count, end = (j + 1) * c.rows / c.count;
+      const auto place = static_cast<int64_t>(
+          (static_cast<uint64_t>(j) * 2654435769u + (uint64_t{1} << 31)) % (uint64_t{1} << 32));
+      expect_same(static_cast<double>(found[static_cast<size_t>(j) + 1]),
+                  static_cast<double>(begin + ((place * (end - begin)) >> 32)), "position",
+                  static_cast<double>(j));
+    }
+  }
+}
+
 struct Check {
   const char* name;
   void (*run)();
@@ -531,6 +568,7 @@ constexpr Check kChecks[] = {
     {"mma_16816, Half", check_mma_half},
     {"mma_16816, BFloat16", check_mma_bfloat16},
     {"launch and dynamic_shared", check_launches},
+    {"coverage_count, coverage_position and is_covered", check_coverage},
 };
 
 int run_all() {

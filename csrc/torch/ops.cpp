@@ -339,7 +339,8 @@ template <Device kDevice>
 std::tuple<Tensor, Tensor> select_op(const Tensor& visual, const Tensor& text, int64_t k,
                                      const std::optional<Tensor>& visual_mask,
                                      const std::optional<Tensor>& text_mask, double temperature,
-                                     double redundancy, const std::string& estimator) {
+                                     double redundancy, const std::string& estimator,
+                                     double coverage) {
   const Place<kDevice> place("visual", visual);
   const RelevanceRows rows = relevance_rows<kDevice>(visual, text);
   SelectProblem problem;
@@ -347,6 +348,7 @@ std::tuple<Tensor, Tensor> select_op(const Tensor& visual, const Tensor& text, i
       relevance_problem(rows, visual_mask, text_mask, temperature, estimator, kDevice);
   problem.k = k;
   problem.redundancy = static_cast<float>(redundancy);
+  problem.coverage = coverage;
   problem.similarity_bytes = kSimilarityBytes<kDevice>;
   const int64_t n = problem.relevance.visual.rows;
   Tensor indices = new_output(visual, result_shape(visual, result_width(k, n)), ScalarType::Long);
@@ -377,7 +379,8 @@ template <Device kDevice>
 std::tuple<Tensor, Tensor> select_varlen_op(const Tensor& visual, const Tensor& text,
                                             const Tensor& visual_offsets, const Tensor& text_ranges,
                                             const std::vector<int64_t>& k, double temperature,
-                                            double redundancy, const std::string& estimator) {
+                                            double redundancy, const std::string& estimator,
+                                            double coverage) {
   const Place<kDevice> place("visual", visual);
   const RelevanceRows rows = relevance_rows<kDevice>(visual, text);
   if (visual.dim() != 2) fail("visual: got shape ", shape_of(visual), ", allowed is [R, D]");
@@ -398,6 +401,7 @@ std::tuple<Tensor, Tensor> select_varlen_op(const Tensor& visual, const Tensor& 
   problem.text_ranges = static_cast<const int64_t*>(ranges.const_data_ptr());
   problem.k = k.data();
   problem.redundancy = static_cast<float>(redundancy);
+  problem.coverage = coverage;
   problem.similarity_bytes = kSimilarityBytes<kDevice>;
   int64_t total = 0;
   // At least 0 each, so that a k which the core is about to refuse still names an allocatable
@@ -480,11 +484,11 @@ STABLE_TORCH_LIBRARY(mipruner, m) {
   m.def(
       "select(Tensor visual, Tensor text, SymInt k, Tensor? visual_mask=None, "
       "Tensor? text_mask=None, float temperature=0.1, float redundancy=0.0, "
-      "str estimator=\"specific\") -> (Tensor indices, Tensor scores)");
+      "str estimator=\"specific\", float coverage=0.0) -> (Tensor indices, Tensor scores)");
   m.def(
       "select_varlen(Tensor visual, Tensor text, Tensor visual_offsets, Tensor text_ranges, "
-      "int[] k, float temperature=0.1, float redundancy=0.0, str estimator=\"specific\") -> "
-      "(Tensor indices, Tensor scores)");
+      "int[] k, float temperature=0.1, float redundancy=0.0, str estimator=\"specific\", "
+      "float coverage=0.0) -> (Tensor indices, Tensor scores)");
   m.def("gather_rows(Tensor rows, Tensor indices) -> Tensor");
 }
 

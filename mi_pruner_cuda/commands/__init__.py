@@ -7,10 +7,12 @@ and matplotlib in run only, so that --help and wrong arguments are answered at o
 import argparse
 import sys
 
-from . import demo, info, models, prune
+from . import calibrate, demo, info, models, prune
 from .errors import UserError
 
-_COMMANDS = {"demo": demo, "prune": prune, "models": models, "info": info}
+_COMMANDS = {
+    "demo": demo, "prune": prune, "calibrate": calibrate, "models": models, "info": info,
+}  # fmt: skip
 EXIT_MISTAKE = 2  # the user can put it right; 1 is left to exceptions with their traceback
 
 

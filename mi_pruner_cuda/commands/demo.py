@@ -41,7 +41,7 @@ def run(arguments) -> None:
     print(f"expected  {expected or 'unknown for a question of your own'}")
     print(f"answer    {result.full.text}   (all {result.pruned.report.tokens_before} tokens)")
     print(f"answer    {result.pruned.text}   ({result.pruned.report.tokens_after} tokens)")
-    prune.print_numbers(result, arguments.repeat)
+    prune.print_numbers(result, arguments)
     prune.write_plot(arguments.out, arguments.question, result)
     print(f"picture   {arguments.out}")
     others = [q["text"] for q in questions if q["text"] != arguments.question]

@@ -58,8 +58,16 @@ def add_options(parser, keep: str, new_tokens: int, redundancy: float = 0.0) -> 
     add(
         "--redundancy", type=values.not_negative, default=redundancy, help="weight of overlap, >= 0"
     )
+    add(
+        "--coverage", type=values.share, default=0.0,
+        help="share of the kept tokens that is spread evenly over the image, 0 to 1",
+    )  # fmt: skip
     add("--temperature", type=values.positive, default=0.1, help="of the softmax, > 0")
     add("--estimator", choices=ESTIMATORS, default="specific", help=" ")
+    add(
+        "--critic", metavar="FILE",
+        help="what calibrate wrote, to compare rows and words by; auto: the one beside the model",
+    )  # fmt: skip
     add(
         "--budget", choices=("per-image", "per-crop", "pooled"), default="per-image",
         help="what shares --keep: an image, each crop of one, or all images together",
@@ -79,7 +87,7 @@ def run(arguments) -> None:
     if result.full is not None:
         print(f"answer    {result.full.text}   (all tokens)")
     print(f"answer    {result.pruned.text}")
-    print_numbers(result, arguments.repeat)
+    print_numbers(result, arguments)
     if arguments.json:
         write_json(arguments.json, arguments, result)
         print(f"numbers   {arguments.json}")
@@ -129,11 +137,14 @@ def run_prompt(arguments, images: list, model: str, compare: bool) -> Result:
             raise UserError(f"needs {package}: pip install 'mi_pruner_cuda[demo]'")
     from .session import Session, quiet
 
-    _check_device(arguments.device)
+    check_device(arguments.device)
     pruning = {
         name: getattr(arguments, name)
-        for name in ("keep", "redundancy", "temperature", "estimator", "positions", "budget")
-    }
+        for name in (
+            "keep", "redundancy", "coverage", "temperature", "estimator", "positions", "budget",
+        )
+    }  # fmt: skip
+    pruning["critic"] = _critic(arguments.critic)
     pruning["explain"] = bool(getattr(arguments, "report", None))
     with quiet(arguments.threads):
         session = Session(model, arguments.dtype, arguments.device)
@@ -144,14 +155,17 @@ def run_prompt(arguments, images: list, model: str, compare: bool) -> Result:
     return Result(session, pictures, pruned, full[0] if full else None, [str(i) for i in images])
 
 
-def print_numbers(result: Result, repeat: int) -> None:
+def print_numbers(result: Result, arguments) -> None:
     """Tokens and times, with what was timed."""
     report, pruned, full = result.pruned.report, result.pruned, result.full
+    repeat = arguments.repeat
     for entry in report:
         if len(report) > 1 or not entry.reason.startswith("pruned"):
             print(f"image {entry.image}   {entry}")
     before, after = report.tokens_before, report.tokens_after
     print(f"tokens    {before} -> {after} ({100 * after / max(1, before):.3g} % kept)")
+    if arguments.critic:
+        print(f"critic    {report[0].critic or 'none beside the model'}")
     print(f"selection {1e3 * pruned.selection:.2f} ms, part of the prefill")
     unpruned = (None, None) if full is None else (full.first_token, full.whole)
     print(f"prefill   {_milliseconds(pruned.first_token, unpruned[0])}, with the image encoder")
@@ -192,6 +206,7 @@ def write_json(path: str, arguments, result: Result) -> None:
         "model": arguments.model,
         "question": arguments.question,
         "keep": str(arguments.keep),
+        "critic": arguments.critic,
         "repeat": arguments.repeat,
         "tokens_before": result.pruned.report.tokens_before,
         "tokens_after": result.pruned.report.tokens_after,
@@ -219,7 +234,20 @@ def _pictures(images: list) -> list:
         raise UserError(error) from error
 
 
-def _check_device(device: str) -> None:
+def _critic(given: str | None):
+    """What attach takes, with a file read."""
+    if given in (None, "auto"):
+        return given
+    from ..critic import Critic
+
+    try:
+        return Critic.load(given)
+    except (FileNotFoundError, ValueError) as error:
+        raise UserError(error) from error
+
+
+def check_device(device: str) -> None:
+    """Refuses a device that torch does not have."""
     import torch
 
     try:

@@ -36,6 +36,11 @@ def not_negative(text: str) -> float:
     return _number(text, lambda value: value >= 0, "a number >= 0")
 
 
+def share(text: str) -> float:
+    """A number in [0, 1]."""
+    return _number(text, lambda value: 0 <= value <= 1, "a number in [0, 1]")
+
+
 def count(text: str) -> int:
     """An integer >= 1."""
     try:
@@ -45,6 +50,19 @@ def count(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"got {text!r}, allowed is an integer >= 1")
     return value
+
+
+def counts_from_0(text: str) -> tuple[int, ...]:
+    """Integers >= 0 with commas between them."""
+    try:
+        values = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        values = (-1,)
+    if min(values) < 0:
+        raise argparse.ArgumentTypeError(
+            f"got {text!r}, allowed are integers >= 0 with commas between them"
+        )
+    return values
 
 
 def words(text: str) -> str:

@@ -16,6 +16,7 @@ import torch
 
 from .. import _checks, ops
 from ..budget import Mass, resolve
+from ..critic.bilinear import apply_critic, fingerprint
 from .wire import Wire
 
 _KINDS = ("count", "ratio", "Mass")
@@ -28,8 +29,9 @@ _ERRORS = {1: ValueError, 2: TypeError, 3: RuntimeError}
 
 @dataclass(frozen=True)
 class Call:
-    """One rank's arguments, checked. counted: bool (N_r), rows that are not masked; finite: bool
-    (N_r), the counted rows without NaN and Inf."""
+    """One rank's arguments, checked, the text's rows mapped by the critic if there is one. counted:
+    bool (N_r), rows that are not masked; finite: bool (N_r), the counted rows without NaN and Inf;
+    critic: its fingerprint; given_text: the text before it was mapped."""
 
     visual: torch.Tensor
     text: torch.Tensor
@@ -38,6 +40,9 @@ class Call:
     estimator: str
     counted: torch.Tensor
     finite: torch.Tensor
+    critic: int
+    given_text: torch.Tensor
+    coverage: float
 
 
 @dataclass(frozen=True)
@@ -56,12 +61,14 @@ class Header:
     temperature: int = 0
     estimator: int = 0
     text: int = 0
+    critic: int = 0
+    coverage: int = 0
 
     def pack(self) -> torch.Tensor:
         return torch.tensor(list(asdict(self).values()), dtype=torch.int64)
 
 
-def agree(wire: Wire, visual, text, keep, temperature, estimator, visual_mask):
+def agree(wire: Wire, visual, text, keep, temperature, estimator, visual_mask, critic, coverage):
     """Checks this rank's arguments and exchanges headers.
 
     Returns:
@@ -73,7 +80,7 @@ def agree(wire: Wire, visual, text, keep, temperature, estimator, visual_mask):
     """
     call, error, header = None, None, None
     try:
-        call = _check(visual, text, keep, temperature, estimator, visual_mask)
+        call = _check(visual, text, keep, temperature, estimator, visual_mask, critic, coverage)
         header = _describe(call)
     except Exception as raised:  # whatever it is, the others must hear of it
         error = raised
@@ -86,7 +93,7 @@ def agree(wire: Wire, visual, text, keep, temperature, estimator, visual_mask):
     return call, headers
 
 
-def _check(visual, text, keep, temperature, estimator, visual_mask) -> Call:
+def _check(visual, text, keep, temperature, estimator, visual_mask, critic, coverage) -> Call:
     """Raises TypeError or ValueError, naming the argument, for what one rank can see alone."""
     try:
         ops.check_relevance(visual, text, visual_mask, None, temperature, estimator)
@@ -104,11 +111,16 @@ def _check(visual, text, keep, temperature, estimator, visual_mask) -> Call:
         )
     if not isinstance(keep, Mass):
         resolve(keep, 1)
+    _checks.share("coverage", coverage)
     counted = visual_mask
     if counted is None:
         counted = torch.ones(visual.shape[0], dtype=torch.bool, device=visual.device)
     finite = counted & visual.isfinite().all(1)
-    return Call(visual, text, keep, temperature, estimator, counted, finite)
+    mapped = text if critic is None else apply_critic(critic, text)
+    return Call(
+        visual, mapped, keep, temperature, estimator, counted, finite, fingerprint(critic), text,
+        coverage,
+    )  # fmt: skip
 
 
 def _describe(call: Call) -> Header:
@@ -124,7 +136,10 @@ def _describe(call: Call) -> Header:
         keep_value=value,
         temperature=_bits(call.temperature),
         estimator=_checks.ESTIMATORS.index(call.estimator),
-        text=_checksum(call.text),
+        # Of what was given: ranks may round the mapped rows in different ways.
+        text=_checksum(call.given_text),
+        critic=call.critic,
+        coverage=_bits(call.coverage),
     )
 
 
@@ -136,6 +151,8 @@ def _check_equal(headers: list[Header]) -> None:
     _same("keep:", headers, _unpack_keep)
     _same("temperature:", headers, lambda h: _float(h.temperature))
     _same("estimator:", headers, lambda h: _checks.ESTIMATORS[h.estimator])
+    _same("coverage:", headers, lambda h: _float(h.coverage))
+    _same("critic: hash of the bits", headers, lambda h: f"{h.critic & (2**64 - 1):016x}")
     _same("text: values (hash of the bits)", headers, lambda h: f"{h.text & (2**64 - 1):016x}")
 
 

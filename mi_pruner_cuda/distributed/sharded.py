@@ -7,7 +7,7 @@ import torch
 
 from .. import ops
 from ..budget import Mass, resolve
-from ..selection import reason_for
+from ..selection import reason_for, with_coverage
 from .agreement import Call, agree
 from .relevance import cosines, relevance
 from .wire import Wire
@@ -47,6 +47,8 @@ def select(
     temperature: float = 0.1,
     estimator: str = "specific",
     visual_mask: torch.Tensor | None = None,
+    critic=None,
+    coverage: float = 0.0,
 ) -> ShardSelection:
     """mi_pruner_cuda.select on visual rows that are sharded over the ranks of a process group.
 
@@ -54,7 +56,7 @@ def select(
     answer, the one that a single process would get for all rows together: scores within 1e-5
     relative, indices equal but where two scores lie within that distance.
 
-    Each rank sends a header of 11 numbers, one number per text row and one per visual row (those of
+    Each rank sends a header of 13 numbers, one number per text row and one per visual row (those of
     the longest shard, as shorter ones are padded): O(N + M) in all, whatever D is. There is no
     redundancy argument, nor a text-free mode: redundancy compares every pair of visual rows, and
     that would take O(N D) traffic.
@@ -74,6 +76,9 @@ def select(
         estimator: "specific", "posterior", "joint" or "cosine".
         visual_mask: bool (N_r), True where the row counts; masked rows are never selected. Ranks
             may do without.
+        critic: as in mi_pruner_cuda.select, the same bits on every rank. The ranks compare a hash
+            of it, which a Critic keeps and a bare matrix costs at every call.
+        coverage: as in mi_pruner_cuda.select, over the rows of all shards.
 
     Raises:
         TypeError, ValueError: naming the argument, what was given and what is allowed; for an
@@ -81,12 +86,16 @@ def select(
             rank. Only a group that this process is not in is an error of this process alone.
     """
     wire = Wire(group, visual_shard.device if isinstance(visual_shard, torch.Tensor) else None)
-    call, headers = agree(wire, visual_shard, text, keep, temperature, estimator, visual_mask)
+    call, headers = agree(
+        wire, visual_shard, text, keep, temperature, estimator, visual_mask, critic, coverage
+    )
     own = _score(call, sum(header.finite for header in headers), wire)
     # NaN marks masked rows on the way: they have no score, not even a low one.
     sizes = [header.rows for header in headers]
     scores = wire.gather_unequal(own.masked_fill(~call.counted, math.nan), sizes)
-    indices, reason = _choose(scores, text, keep, estimator)
+    indices, reason = _choose(scores, text, keep, estimator, coverage)
+    if critic is not None:
+        reason += "; compared by a critic"
     offset = sum(sizes[: wire.rank])
     end = offset + visual_shard.shape[0]
     indices = indices.to(visual_shard.device)
@@ -120,12 +129,12 @@ def _score(call: Call, n: int, wire: Wire) -> torch.Tensor:
     return scores
 
 
-def _choose(scores: torch.Tensor, text: torch.Tensor, keep, estimator: str):
+def _choose(scores: torch.Tensor, text: torch.Tensor, keep, estimator: str, coverage: float):
     """float32 (N), NaN for masked rows -> int64 indices, ascending, and the reason."""
     candidates = (~scores.isnan()).nonzero()[:, 0]
     n = candidates.shape[0]
     known = scores[candidates]
     k = keep.count(known.tolist()) if isinstance(keep, Mass) else max(1, resolve(keep, n))
     # By ascending index and with ties to the lower one, as the candidates are in order.
-    indices = candidates[ops.top_k(known, k)[1]]
+    indices = candidates[ops.top_k(with_coverage(known, k, coverage), k)[1]]
     return indices, reason_for(keep, k, n, text, None, estimator)

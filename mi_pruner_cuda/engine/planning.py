@@ -109,6 +109,8 @@ def plan(
     redundancy: float = 0.0,
     estimator: str = "specific",
     always_keep: Sequence | None = None,
+    critic=None,
+    coverage: float = 0.0,
 ) -> Plan:
     """Chooses the rows of each image that carry the most information about the text.
 
@@ -123,9 +125,10 @@ def plan(
             without text, by redundancy alone, and needs redundancy > 0: the plan then holds for
             every question, as a prefix cache needs it.
         keep: as in keep_counts, which says how many rows stay of each image.
-        temperature, redundancy, estimator: as in mi_pruner_cuda.select.
+        temperature, redundancy, estimator, coverage: as in mi_pruner_cuda.select.
         always_keep: None, or for each image None or the indices of its rows that stay whatever
             their score (row breaks), as a part of its count.
+        critic: as in mi_pruner_cuda.select; allowed with a text only.
 
     Raises:
         TypeError, ValueError: naming the argument, what was given and what is allowed.
@@ -140,6 +143,8 @@ def plan(
             f"always_keep: got {always_keep!r}, allowed is None or a list with None or row indices "
             f"for each of {len(sizes)} images"
         )
+    if critic is not None:
+        text = _mapped(critic, text)
     if text is None:
         if redundancy == 0:
             raise ValueError(
@@ -148,12 +153,23 @@ def plan(
             )
         text = images[0][:0] if len(images) else torch.empty(0, 1)
     packed = torch.cat(list(images)) if len(images) else text[:0]
-    options = {"temperature": temperature, "redundancy": redundancy, "estimator": estimator}
+    options = {
+        "temperature": temperature, "redundancy": redundancy, "estimator": estimator,
+        "coverage": coverage,
+    }  # fmt: skip
     if always_keep is None:
         indices, scores = _choose(packed, text, sizes, counts, options)
     else:
         indices, scores = _choose_around(images, text, counts, always_keep, options)
     return Plan(tuple(sizes), tuple(counts), indices, scores)
+
+
+def _mapped(critic, text):
+    from ..critic import apply_critic
+
+    if text is None:
+        raise ValueError("critic: got one without text, allowed there is None")
+    return apply_critic(critic, text)
 
 
 def _choose(packed, text, sizes, counts, options):

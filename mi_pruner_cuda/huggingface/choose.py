@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from ..budget import Mass
+from ..critic.bilinear import Critic
 from ..selection import Selection, select
 from .query import Query
 from .report import ImageReport, Report
@@ -31,6 +32,8 @@ class Options:
     text_free: bool = False
     explain: bool = False
     selector: Callable | None = None
+    critic: Critic | None = None
+    coverage: float = 0.0
 
     def check(self) -> None:
         """Raises TypeError or ValueError naming the argument, before any prompt is seen."""
@@ -74,6 +77,7 @@ class Options:
             temperature=self.temperature,
             redundancy=self.redundancy,
             estimator=self.estimator,
+            coverage=self.coverage,
         )
 
 
@@ -127,17 +131,29 @@ def choose(
         # At least one id, so that the width is known; without text its row is cut off again.
         text = embed(torch.tensor(ids or [0], device=input_ids.device))[: len(ids)].to(embeddings)
         drafts = [_Draft(visual) for visual in own]
+        if options.critic is not None and ids:
+            text = _map_words(text, options.critic, drafts)
         for pool in pools(own, options):
             _choose_pool(pool, embeddings[item], text, options, drafts)
         for draft in drafts:
             keep[item, draft.visual.columns.to(keep.device)] = draft.kept.to(keep.device)
-            entry = draft.report(ids, query)
+            entry = draft.report(ids, query, options.critic if ids else None)
             if options.explain and ids:
                 rows = embeddings[item, draft.visual.columns.to(embeddings.device)]
                 speaking = speaks_for(rows, text, options.temperature)
                 entry = replace(entry, speaks_for=speaking)
             report.append(entry)
     return keep, report
+
+
+def _map_words(text, critic: Critic, drafts: list["_Draft"]):
+    """Once, for whatever compares rows with words. The images of the item share its time."""
+    start = time.perf_counter()
+    text = critic.apply(text)
+    seconds = time.perf_counter() - start
+    for draft in drafts:
+        draft.seconds += seconds / len(drafts)
+    return text
 
 
 def pools(visuals: list[Visual], options: Options) -> list[Pool]:
@@ -188,7 +204,7 @@ class _Draft:
         if reason not in self.reasons:
             self.reasons.append(reason)
 
-    def report(self, ids: list[int], query: Query) -> ImageReport:
+    def report(self, ids: list[int], query: Query, critic: Critic | None) -> ImageReport:
         visual, shape = self.visual, self.visual.shape
         indices = self.kept.nonzero()[:, 0]
         breaks = [f"{len(shape.breaks)} row breaks stay"] if shape.breaks else []
@@ -207,6 +223,7 @@ class _Draft:
             query=ids,
             words=query.words(ids),
             query_source=query.source,
+            critic="" if critic is None else str(critic),
         )
 
 

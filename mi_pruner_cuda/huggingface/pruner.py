@@ -12,9 +12,11 @@ What happens in one forward of an attached model:
 
 import inspect
 import threading
+from dataclasses import replace
 
 import torch
 
+from ..critic.attached import critic_for
 from . import compiled, masks, planes
 from .call import KINDS, Call
 from .choose import Options, choose
@@ -60,6 +62,8 @@ def attach(
     tokenizer=None,
     explain: bool = False,
     selector=None,
+    critic=None,
+    coverage: float = 0.0,
 ) -> "Pruner":
     """Prunes visual tokens in every forward and generate of the model until detach().
 
@@ -79,7 +83,7 @@ def attach(
             mi_pruner_cuda.huggingface.MODELS knows, or another of the same structure, where each
             run of placeholders counts as an image.
         keep: a ratio in (0, 1], an exact count >= 1 or Mass(share), of whatever shares a budget.
-        redundancy, temperature, estimator: as in mi_pruner_cuda.select.
+        redundancy, temperature, estimator, coverage: as in mi_pruner_cuda.select.
         query: "question" takes it from the prompt: its tokens without visual placeholders, padding
             and special tokens and, where the tokenizer has a chat template, without the template's
             own. In a conversation earlier turns count as well. "all" takes every text token;
@@ -97,7 +101,13 @@ def attach(
         tokenizer: the model's tokenizer or processor.
         explain: whether the report says for which word of the question each row speaks.
         selector: None selects by mutual information; a function of (visual (N, D), text (M, D),
-            keep) that returns a Selection replaces it, to compare other rules in the same place.
+            keep) that returns a Selection replaces it, to compare other rules in the same place. It
+            gets the text as the critic maps it.
+        critic: for models whose visual rows do not point the way of the words' embeddings: a
+            Critic (mi_pruner_cuda.calibrate), its matrix or its file; "auto" is the file
+            mipruner_critic.safetensors in the folder that the model was loaded from, if it is
+            there. None, the default, compares by plain cosines: a file in a folder does not change
+            what is kept unless it is asked for. The report names the critic.
 
     Returns:
         A Pruner, for a with statement or until its detach().
@@ -108,10 +118,11 @@ def attach(
     """
     options = Options(
         keep, redundancy, temperature, estimator, positions, budget, video_budget, min_tokens,
-        text_free=query is None, explain=explain, selector=selector,
+        text_free=query is None, explain=explain, selector=selector, coverage=coverage,
     )  # fmt: skip
     options.check()
     parts = find_parts(model)
+    options = replace(options, critic=critic_for(critic, model))
     for module in (parts.model, parts.base, parts.language_model):
         for hook in module._forward_pre_hooks.values():
             if compiled.is_ours(hook, module):

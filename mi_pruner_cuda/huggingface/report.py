@@ -56,6 +56,7 @@ class ImageReport:
         most (words.speaks_for); None unless attach got explain=True, and without text.
     query_source: where the query came from, in words.
     seconds: host time of the selection. Images of one pool share its time equally.
+    critic: what compared rows and words (Critic's own words), "" for plain cosines.
     reason: "pruned", "kept all: keep = 1.0", "no image in the prompt" and so on.
     """
 
@@ -74,6 +75,7 @@ class ImageReport:
     parts: tuple[Part, ...] = ()
     words: list[str] = field(default_factory=list)
     speaks_for: torch.Tensor | None = None
+    critic: str = ""
 
     @property
     def keep_hash(self) -> int:
@@ -103,6 +105,7 @@ class ImageReport:
             "query": list(self.query),
             "words": list(self.words),
             "query_source": self.query_source,
+            "critic": self.critic,
             "seconds": self.seconds,
             "keep_hash": f"{self.keep_hash:016x}",
         }  # fmt: skip

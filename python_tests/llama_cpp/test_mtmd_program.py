@@ -137,6 +137,7 @@ _RATIO = "a ratio in (0, 1], such as 0.25, or a count of 2 or more"
         (["--keep", "9999999999"], f'--keep: got "9999999999", allowed is {_RATIO}'),
         (["--redundancy", "-0.1"], '--redundancy: got "-0.1", allowed is a number of at least 0'),
         (["--redundancy", "inf"], '--redundancy: got "inf", allowed is a number of at least 0'),
+        (["--coverage", "1.5"], '--coverage: got "1.5", allowed is a number from 0 to 1'),
         (["--mi-temperature", "0"], '--mi-temperature: got "0", allowed is a number above 0'),
         (["--min-tokens", "-1"], '--min-tokens: got "-1", allowed is a whole number from 0'),
         (["--estimator", "best"], "allowed is one of specific, posterior, joint and cosine"),
@@ -426,6 +427,7 @@ def test_the_question_decides_what_is_kept(program, question, tmp_path):
     assert kept("--query", "all") != kept("--query", "all", "-sys", "Be brief.")
     assert kept() != kept("--estimator", "joint")
     assert kept() != kept("--redundancy", "1")
+    assert kept() != kept("--coverage", "0.5")
     assert kept() != kept("--mi-temperature", "2")
 
 

@@ -148,6 +148,12 @@ typedef struct mipruner_select_params {
                                  image), as part of the K; host memory; repeats count once */
   int64_t n_always_keep;
   void* stream; /* cudaStream_t for device views; default NULL: the default stream */
+  /* In [0, 1], default 0. Of the k rows chosen besides always_keep, floor(coverage * k + 0.5) are
+   * spread evenly over the rows to choose from (not in always_keep, without NaN or Inf): one of
+   * each of so many equal runs, whatever they hold, so that a small budget keeps something of the
+   * whole scene. The others are chosen as without it; with redundancy, what they share with the
+   * spread ones counts against them. */
+  double coverage;
 } mipruner_select_params;
 
 typedef struct mipruner_result {

@@ -82,6 +82,12 @@ const std::vector<OptionSpec>& option_table() {
        [](const Given& given, Options* options) {
          options->select.redundancy = static_cast<float>(parse_number(given, 0, kMaxFloat));
        }},
+      {"coverage", nullptr, "X",
+       "0 (default) to 1: the share of the kept rows that is spread evenly over\n"
+       "the image, whatever they hold",
+       [](const Given& given, Options* options) {
+         options->select.coverage = parse_number(given, 0, 1);
+       }},
       {"mi-temperature", nullptr, "X", "divides the cosines of the mutual information; default 0.1",
        [](const Given& given, Options* options) {
          options->select.temperature = static_cast<float>(parse_positive_number(given));

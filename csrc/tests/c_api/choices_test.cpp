@@ -273,6 +273,59 @@ TEST(AlwaysKept, AllRows) {
   }
 }
 
+// ---- rows that cover the image ----
+
+TEST(Coverage, OfAllIsTheSameWhateverTheRowsHold) {
+  for (float redundancy : {0.0f, 0.5f}) {
+    mipruner_select_params params = keeping(4, redundancy);
+    params.coverage = 1;
+    // The middle of the first of four runs of five; then a golden ratio on, and on.
+    EXPECT_EQ(select(Context(), related(20, 4, 8), params).kept,
+              (std::vector<int32_t>{2, 5, 13, 16}));
+    EXPECT_EQ(select(Context(), repeated(20, 8), params).kept,
+              (std::vector<int32_t>{2, 5, 13, 16}));
+  }
+}
+
+TEST(Coverage, CountsOnlyRowsToChooseAmong) {
+  for (float redundancy : {0.0f, 0.5f}) {
+    mipruner_select_params params = keeping(6, redundancy);
+    params.coverage = 1;
+    const int32_t always[] = {2, 16};
+    params.always_keep = always;
+    params.n_always_keep = 2;
+    // Positions 2, 5, 13, 16 of the twenty that are left.
+    const Problem problem = with_row_values(24, 8, {3, 20}, std::nan(""));
+    EXPECT_EQ(select(Context(), problem, params).kept, (std::vector<int32_t>{2, 4, 7, 15, 16, 19}));
+  }
+}
+
+TEST(Coverage, OfAHalfRoundsUp) {
+  const Problem problem = related(40, 4, 8);
+  mipruner_select_params params = keeping(1);
+  params.coverage = 0.5;  // of the one row
+  EXPECT_EQ(select(Context(), problem, params).kept, (std::vector<int32_t>{20}));
+  params.coverage = 0.49;
+  EXPECT_EQ(select(Context(), problem, params).kept, select(Context(), problem, keeping(1)).kept);
+}
+
+TEST(Coverage, LeavesScoresAlone) {
+  const Problem problem = related(40, 4, 8);
+  mipruner_select_params params = keeping(10);
+  const Outcome without = select(Context(), problem, params);
+  params.coverage = 0.5;
+  const Outcome covered = select(Context(), problem, params);
+  EXPECT_EQ(covered.scores, without.scores);
+  EXPECT_NE(covered.kept, without.kept);
+}
+
+TEST(Coverage, WithoutTextTheMostRepresentativeRowComesAfterIt) {
+  mipruner_select_params params = keeping(1, 1.0f);
+  params.coverage = 1;
+  EXPECT_EQ(select_without_text(Context(), related(20, 4, 8), params).kept,
+            (std::vector<int32_t>{10}));
+}
+
 // ---- order ----
 
 class OrderOf : public testing::TestWithParam<float> {};

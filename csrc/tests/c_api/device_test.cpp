@@ -43,6 +43,7 @@ constexpr int32_t kAlways[] = {41, 0, 0};
 struct Case {
   int32_t estimator;
   float redundancy;
+  double coverage;
   int64_t n_always_keep;
   int32_t dtype;
   int32_t order;
@@ -55,11 +56,13 @@ std::vector<Case> cases() {
       for (int64_t n_always_keep : {0, 3}) {
         const int32_t dtype = redundancy > 0 ? MIPRUNER_DTYPE_F32 : MIPRUNER_DTYPE_F16;
         const int32_t order = n_always_keep > 0 ? MIPRUNER_ORDER_SCORE : MIPRUNER_ORDER_ASCENDING;
-        all.push_back({estimator, redundancy, n_always_keep, dtype, order});
+        const double coverage = estimator % 2 == 0 ? 0.5 : 0.0;
+        all.push_back({estimator, redundancy, coverage, n_always_keep, dtype, order});
       }
     }
   }
-  all.push_back({MIPRUNER_ESTIMATOR_SPECIFIC, 0.5f, 3, MIPRUNER_DTYPE_BF16, MIPRUNER_ORDER_SCORE});
+  all.push_back(
+      {MIPRUNER_ESTIMATOR_SPECIFIC, 0.5f, 1.0, 3, MIPRUNER_DTYPE_BF16, MIPRUNER_ORDER_SCORE});
   return all;
 }
 
@@ -68,6 +71,7 @@ class OnDevice : public testing::TestWithParam<Case> {
   void prepare(SelectCall* call) const {
     call->select_params.estimator = GetParam().estimator;
     call->select_params.redundancy = GetParam().redundancy;
+    call->select_params.coverage = GetParam().coverage;
     call->select_params.always_keep = kAlways;
     call->select_params.n_always_keep = GetParam().n_always_keep;
     call->select_params.order = GetParam().order;
@@ -195,6 +199,7 @@ TEST_F(Device, UnknownMemory) {
 TEST_F(Device, AsyncIsAsSelect) {
   for (float redundancy : {0.0f, 0.5f}) {
     call.select_params.redundancy = redundancy;
+    call.select_params.coverage = 0.5;
     EXPECT_EQ(call.run(context), MIPRUNER_OK);
     const Outcome expected = call.outcome(MIPRUNER_OK);
     call.forget_outputs();

@@ -181,6 +181,19 @@ size_t take_best(const Vector& values, std::vector<bool>* taken, double* margin)
   return best;
 }
 
+// The positions, of n, that coverage takes of `count` before anything is compared: of each of equal
+// runs one, at a place that jumps by the golden ratio from run to run.
+std::vector<size_t> covered_positions(double coverage, size_t count, size_t n) {
+  std::vector<size_t> positions;
+  const auto runs = static_cast<size_t>(std::floor(coverage * static_cast<double>(count) + 0.5));
+  for (size_t j = 0; j < runs; ++j) {
+    const size_t begin = j * n / runs, end = (j + 1) * n / runs;
+    const uint64_t place = (j * 2654435769u + 0x80000000u) % 0x100000000u;
+    positions.push_back(begin + place * (end - begin) / 0x100000000u);
+  }
+  return positions;
+}
+
 // Positions of the chosen ones among `visual`, at most all of them.
 std::vector<size_t> choose(const Table& visual, const Vector& scores, bool text_free, size_t count,
                            const Task& task, double* margin) {
@@ -191,6 +204,8 @@ std::vector<size_t> choose(const Table& visual, const Vector& scores, bool text_
     std::iota(chosen.begin(), chosen.end(), size_t{0});
     return chosen;
   }
+  chosen = covered_positions(task.coverage, count, visual.size());
+  for (size_t position : chosen) taken[position] = true;
   Vector gains = scores;
   double ignored = kInfinity;  // who of those chosen was better than whom does not matter
   if (task.redundancy == 0) {
@@ -201,6 +216,10 @@ std::vector<size_t> choose(const Table& visual, const Vector& scores, bool text_
     return chosen;
   }
   const Table table = redundancies(visual, task.temperature);
+  const auto discount = [&](size_t position) {
+    for (size_t i = 0; i < gains.size(); ++i) gains[i] -= task.redundancy * table[i][position];
+  };
+  std::for_each(chosen.begin(), chosen.end(), discount);
   while (chosen.size() < count) {
     Vector ranking = gains;
     if (text_free && chosen.empty()) {
@@ -211,7 +230,7 @@ std::vector<size_t> choose(const Table& visual, const Vector& scores, bool text_
     }
     const size_t best = take_best(ranking, &taken, margin);
     chosen.push_back(best);
-    for (size_t i = 0; i < gains.size(); ++i) gains[i] -= task.redundancy * table[i][best];
+    discount(best);
   }
   return chosen;
 }

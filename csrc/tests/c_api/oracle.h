@@ -13,6 +13,7 @@ struct Task {
   int32_t estimator = MIPRUNER_ESTIMATOR_SPECIFIC;
   double temperature = 0.1;
   double redundancy = 0.0;
+  double coverage = 0.0;
   int64_t keep = 1;
   std::vector<int32_t> always_keep;
 };

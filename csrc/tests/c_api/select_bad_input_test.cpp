@@ -319,6 +319,15 @@ TEST_F(SelectBadInput, RedundancyOutside) {
   expect_invalid({"redundancy: got nan"});
 }
 
+TEST_F(SelectBadInput, CoverageOutside) {
+  for (double coverage : {-0.5, 1.0001, HUGE_VAL}) {
+    params.coverage = coverage;
+    expect_invalid({"coverage: got ", "allowed is [0, 1]"});
+  }
+  params.coverage = std::nan("");
+  expect_invalid({"coverage: got nan"});
+}
+
 // ---- rows that are always kept ----
 
 TEST_F(SelectBadInput, AlwaysKeepCountNegative) {

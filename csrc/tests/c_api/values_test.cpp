@@ -18,6 +18,7 @@ mipruner_select_params params_for(const Task& task) {
   params.estimator = task.estimator;
   params.temperature = static_cast<float>(task.temperature);
   params.redundancy = static_cast<float>(task.redundancy);
+  params.coverage = task.coverage;
   params.n_keep = static_cast<int32_t>(task.keep);
   params.always_keep = task.always_keep.data();
   params.n_always_keep = static_cast<int64_t>(task.always_keep.size());
@@ -91,6 +92,16 @@ TEST_P(Values, AroundRowsThatAreAlwaysKept) {
   expect_as_in_float64(decisive_problem(40, 6, 33, task, dtype()), task);
 }
 
+TEST_P(Values, AfterRowsThatCoverTheImage) {
+  Task task = task_to_keep(12);
+  task.coverage = 0.5;
+  expect_as_in_float64(decisive_problem(53, 21, 30, task, dtype()), task);
+  task.coverage = 0.4;  // of the 7 besides
+  task.keep = 9;
+  task.always_keep = {17, 39};
+  expect_as_in_float64(decisive_problem(40, 6, 33, task, dtype()), task);
+}
+
 TEST_P(Values, OfRowsFarApart) {
   const Task task = task_to_keep(8);
   expect_as_in_float64(decisive_problem(31, 5, 24, task, dtype(), 41), task);
@@ -98,6 +109,7 @@ TEST_P(Values, OfRowsFarApart) {
 
 TEST_P(Values, BesideRowsThatAreNotFinite) {
   Task task = task_to_keep(7);
+  task.coverage = 0.3;
   Problem problem = decisive_problem(30, 5, 24, task, dtype());
   std::vector<double> visual = problem.visual.values(), text = problem.text.values();
   visual[3 * 24] = std::nan("");

@@ -1,6 +1,7 @@
 // Structs of programs compiled against an older or a newer header.
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <cstring>
 #include <vector>
 
@@ -36,8 +37,17 @@ TEST_F(Versions, SelectParamsOfThePast) {
     params.struct_size = size;
     const std::string given = "got " + std::to_string(size);
     expect_refused(context, call, MIPRUNER_ERROR_INVALID_ARGUMENT,
-                   {"params.struct_size: ", given.c_str(), "64 to 4096", "_init"});
+                   {"params.struct_size: ", given.c_str(), "64 and 72 to 4096", "_init"});
   }
+}
+
+// Without coverage, and whatever comes behind it in memory.
+TEST_F(Versions, SelectParamsOfTheFirstRelease) {
+  params.n_keep = 5;
+  const Outcome now = select(context, call.problem, params);
+  params.struct_size = 64;
+  params.coverage = std::nan("");
+  expect_same_bits(select(context, call.problem, params), now);
 }
 
 TEST_F(Versions, SelectParamsThatAreGarbage) {
@@ -59,13 +69,13 @@ TEST_F(Versions, SelectParamsOfTheFuture) {
 
 // As the header promises: nothing asked for is ever ignored.
 TEST_F(Versions, SelectParamsThatAskForTheFuture) {
-  for (size_t byte : {sizeof params, size_t{70}, size_t{79}}) {
+  for (size_t byte : {sizeof params, size_t{75}, size_t{79}}) {
     Newer<mipruner_select_params> newer(params, 80);
     newer.byte(byte) = 1;
     call.params = newer.as_known();
     const std::string which = "byte " + std::to_string(byte);
     expect_refused(context, call, MIPRUNER_ERROR_NOT_SUPPORTED,
-                   {"params: ", which.c_str(), "ABI 1", "64 bytes"});
+                   {"params: ", which.c_str(), "ABI 1", "72 bytes"});
   }
 }
 
@@ -136,6 +146,7 @@ TEST(Defaults, SelectParams) {
   EXPECT_EQ(params.always_keep, nullptr);
   EXPECT_EQ(params.n_always_keep, 0);
   EXPECT_EQ(params.stream, nullptr);
+  EXPECT_EQ(params.coverage, 0.0);
 }
 
 // A newer program's struct: its members that this library does not know come out zero.
@@ -149,8 +160,19 @@ TEST(Defaults, OfALargerStruct) {
   EXPECT_TRUE(bytes.untouched(96));
 }
 
+// A program of the first release has room for no more.
+TEST(Defaults, OfTheFirstRelease) {
+  Guarded<unsigned char> bytes(64);
+  auto* const params = reinterpret_cast<mipruner_select_params*>(bytes.data());
+  mipruner_select_params_init(params, 64);
+  EXPECT_EQ(params->struct_size, 64u);
+  EXPECT_EQ(params->temperature, 0.1f);
+  EXPECT_TRUE(bytes.untouched(64));
+}
+
 TEST(Defaults, OfASizeThatNeverWas) {
-  for (size_t size : {size_t{0}, size_t{8}, size_t{63}, size_t{4097}, ~size_t{0}}) {
+  for (size_t size :
+       {size_t{0}, size_t{8}, size_t{63}, size_t{65}, size_t{71}, size_t{4097}, ~size_t{0}}) {
     Guarded<unsigned char> bytes(64);
     auto* const params = reinterpret_cast<mipruner_select_params*>(bytes.data());
     mipruner_select_params_init(params, size);

@@ -42,15 +42,22 @@ std::vector<double> redundancy_table(const SelectProblem& problem,
   return table;
 }
 
-// Greedy choice of as many rows as are kept, from the kept ones alone: at each step the best of
-// them must be as good as the best of all, within the slack. Rows by their place in the list.
+// Greedy choice of as many rows as are kept, from the kept ones alone: first the covered ones, then
+// at each step the best of them must be as good as the best of all, within the slack. Rows by their
+// place in the list.
 bool is_greedy_choice(const std::vector<double>& relevance, const std::vector<double>& table,
-                      std::vector<bool> kept, double lambda, bool text_free, double slack) {
+                      std::vector<bool> kept, const std::vector<size_t>& covered, double lambda,
+                      bool text_free, double slack) {
   const size_t n = relevance.size();
   std::vector<double> gains = relevance;
   std::vector<bool> chosen(n, false);
-  const auto count = std::count(kept.begin(), kept.end(), true);
-  for (int64_t step = 0; step < count; ++step) {
+  const auto count = static_cast<size_t>(std::count(kept.begin(), kept.end(), true));
+  const auto choose = [&](size_t pick) {
+    chosen[pick] = true;
+    for (size_t i = 0; i < n; ++i) gains[i] -= lambda * table[i * n + pick];
+  };
+  for (const size_t pick : covered) choose(pick);
+  for (size_t step = covered.size(); step < count; ++step) {
     std::vector<double> value = gains;
     if (text_free && step == 0) {
       for (size_t k = 0; k < n; ++k) {
@@ -67,10 +74,23 @@ bool is_greedy_choice(const std::vector<double>& relevance, const std::vector<do
     }
     if (value[pick] < best - slack * (text_free && step == 0 ? static_cast<double>(n) : 1.0))
       return false;
-    chosen[pick] = true;
-    for (size_t i = 0; i < n; ++i) gains[i] -= lambda * table[i * n + pick];
+    choose(pick);
   }
   return true;
+}
+
+// The places in a list of `rows` that coverage keeps of `wanted`, from the definition: one of each
+// of equal runs, the golden ratio times the run's number deciding which.
+std::vector<size_t> covered_places(double coverage, size_t wanted, size_t rows) {
+  std::vector<size_t> places;
+  if (wanted >= rows) return places;
+  const auto count = static_cast<size_t>(std::floor(coverage * static_cast<double>(wanted) + 0.5));
+  for (size_t j = 0; j < count; ++j) {
+    const size_t begin = j * rows / count, end = (j + 1) * rows / count;
+    const size_t place = (j * 2654435769 + (size_t{1} << 31)) % (size_t{1} << 32);
+    places.push_back(begin + place * (end - begin) / (size_t{1} << 32));
+  }
+  return places;
 }
 
 // The rows of one item that count and those that are broken, read off the CPU's scores and the
@@ -143,9 +163,18 @@ std::string check_indices(const SelectProblem& problem, const int64_t* indices,
   if (static_cast<size_t>(std::count(chosen.begin(), chosen.end(), true)) != finite)
     return "masked rows, or too few rows, are kept";
   if (finite == lists.finite.size()) return {};
+  const std::vector<size_t> covered = covered_places(problem.coverage, finite, chosen.size());
+  for (const size_t place : covered) {
+    if (!chosen[place]) return "a covered row is not kept";
+  }
   const double lambda = double{problem.redundancy};
   const bool text_free = lambda > 0 && no_words(problem);
-  if (!text_free && !keeps_the_first(scores, lists.finite, kept, lambda > 0 ? 1 : finite))
+  std::vector<int64_t> others = lists.finite;
+  for (const size_t place : covered) others[place] = -1;
+  others.erase(std::remove(others.begin(), others.end(), -1), others.end());
+  size_t best = finite - covered.size();  // that scores alone decide on
+  if (lambda > 0) best = covered.empty() && !text_free ? 1 : 0;
+  if (!keeps_the_first(scores, others, kept, best))
     return "a row with one of the best scores is not kept";
   if (lambda == 0) return {};
   const std::vector<double> table = redundancy_table(problem, lists.finite);
@@ -153,7 +182,7 @@ std::string check_indices(const SelectProblem& problem, const int64_t* indices,
   // Redundancies are of the order of log N.
   const double slack =
       kTolerance * (largest + lambda * 10.0) + 4 * resolution(problem.relevance.temperature);
-  if (is_greedy_choice(relevance, table, chosen, lambda, text_free, slack)) return {};
+  if (is_greedy_choice(relevance, table, chosen, covered, lambda, text_free, slack)) return {};
   return "a row that is not among the best is kept";
 }
 

@@ -109,6 +109,7 @@ Problem any_problem(Random& random, bool may_be_empty) {
   const int64_t rows = std::min<int64_t>(visual.rows, 40);
   problem.select.k = 1 + random.below(random.any_of<int64_t>({3, rows, rows, visual.rows + 5}));
   if (random.one_in(20)) problem.select.k = std::max<int64_t>(visual.rows, 1);
+  problem.select.coverage = random.any_of({0.0, 0.0, 0.3, 0.5, 1.0});
   return problem;
 }
 
@@ -137,12 +138,13 @@ std::string describe(const SelectProblem& problem) {
   char text[256];
   std::snprintf(
       text, sizeof(text),
-      "dtype %d estimator %d temperature %g batch %lld N %lld M %lld D %lld k %lld redundancy %g",
+      "dtype %d estimator %d temperature %g batch %lld N %lld M %lld D %lld k %lld redundancy %g "
+      "coverage %g",
       static_cast<int>(visual.dtype), static_cast<int>(problem.relevance.estimator),
       static_cast<double>(problem.relevance.temperature), static_cast<long long>(visual.batch),
       static_cast<long long>(visual.rows), static_cast<long long>(problem.relevance.text.rows),
       static_cast<long long>(visual.columns), static_cast<long long>(problem.k),
-      static_cast<double>(problem.redundancy));
+      static_cast<double>(problem.redundancy), problem.coverage);
   return text;
 }
 

@@ -92,6 +92,7 @@ SelectVarlenProblem pack(const SelectProblem& problem, const Segments& segments)
   packed.temperature = problem.relevance.temperature;
   packed.estimator = problem.relevance.estimator;
   packed.redundancy = problem.redundancy;
+  packed.coverage = problem.coverage;
   packed.similarity_bytes = problem.similarity_bytes;
   return packed;
 }

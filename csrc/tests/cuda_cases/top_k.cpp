@@ -67,7 +67,7 @@ Verdict check_top_k(Random& random) {
 
 namespace {
 
-enum RowState : uint8_t { kMasked, kBroken, kCounts };
+enum RowState : uint8_t { kMasked, kBroken, kCounts, kCovered };
 
 // The rows that item b should keep, by plain sorting.
 std::vector<int64_t> best_rows(const float* scores, const uint8_t* state, int64_t rows, int64_t k) {
@@ -111,7 +111,7 @@ Verdict check_select_top_k(Random& random) {
   const auto kind = static_cast<int>(random.below(3));
   const int64_t rarity = random.any_of<int64_t>({1, 2, 30, 1000});
   for (int64_t i = 0; i < rows; ++i) {
-    state[i] = random.one_in(rarity) ? random.any_of({kMasked, kBroken}) : kCounts;
+    state[i] = random.one_in(rarity) ? random.any_of({kMasked, kBroken, kCovered}) : kCounts;
     scores[i] = state[i] == kCounts ? any_score(random, kind) : kNaN;
   }
   const bool absolute = random.one_in(2);

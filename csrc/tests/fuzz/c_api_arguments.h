@@ -43,19 +43,21 @@ T odd_number(Bytes& bytes) {
   return one_in(bytes, 8) ? bytes.ConsumeFloatingPoint<T>() : bytes.PickValueInArray(kOdd);
 }
 
-// A struct of any version: `known`, then zeros or garbage up to the size that it claims, as far as
-// a library may look. Its memory ends there.
+// A struct of any version, `first` being the size of the first: as much of `known` as the size that
+// it claims has room for, then zeros or garbage up to there, as far as a library may look. Its
+// memory ends there.
 template <class T>
 class VersionedStruct {
  public:
-  VersionedStruct(Bytes& bytes, const T& known) {
+  VersionedStruct(Bytes& bytes, const T& known, size_t first = sizeof(T)) {
     constexpr size_t kLargest = 4096;
     const size_t kSizes[] = {
-        0, 8, sizeof(T) - 1, sizeof(T) + 1, sizeof(T) + 8, kLargest, kLargest + 1, ~size_t{0}};
+        0,         8, first, sizeof(T) - 1, sizeof(T) + 1, sizeof(T) + 8, kLargest, kLargest + 1,
+        ~size_t{0}};
     const bool usual = !one_in(bytes, 8);
     const size_t size = usual ? sizeof(T) : bytes.PickValueInArray(kSizes);
-    memory_.assign(size > kLargest ? sizeof(T) : std::max(size, sizeof(T)), 0);
-    std::memcpy(memory_.data(), &known, sizeof known);
+    memory_.assign(size > kLargest || size < first ? sizeof(T) : size, 0);
+    std::memcpy(memory_.data(), &known, std::min(memory_.size(), sizeof known));
     if (!usual && bytes.ConsumeBool()) memory_.back() = 1;
     std::memcpy(memory_.data(), &size, sizeof size);
     absent_ = one_in(bytes, 16);

@@ -86,7 +86,8 @@ void require_error(const mipruner_context* context, int32_t status) {
 
 class SelectParams {
  public:
-  explicit SelectParams(Bytes& bytes) : struct_(bytes, make(bytes)) {}
+  explicit SelectParams(Bytes& bytes)
+      : struct_(bytes, make(bytes), offsetof(mipruner_select_params, coverage)) {}
   const mipruner_select_params* get() { return struct_.get(); }
   std::vector<int32_t> always_keep() { return get() ? always_keep_ : std::vector<int32_t>(); }
 
@@ -101,6 +102,7 @@ class SelectParams {
     if (one_in(bytes, 4)) known.temperature = odd_number<float>(bytes);
     if (bytes.ConsumeBool()) known.redundancy = odd_number<float>(bytes);
     if (one_in(bytes, 3)) list_rows(bytes, &known);
+    if (one_in(bytes, 3)) known.coverage = odd_number<double>(bytes);
     return known;
   }
 

@@ -292,6 +292,15 @@ TEST_F(EvalChunks, WithoutAQuestionRedundancyChooses) {
   EXPECT_EQ(reports_.at(0).kept.size(), 3U);
 }
 
+TEST_F(EvalChunks, CoverageSpreadsRowsOverTheImage) {
+  Scene scene;
+  scene.add_text({kBos, kRed});
+  plant(&scene.add_image(12, 1), 4, {0, 1, 2}, kRed);
+  options_.select.coverage = 1;
+  expect_ok(eval(&scene));
+  EXPECT_EQ(reports_.at(0).kept, (std::vector<int32_t>{2, 4, 10}));
+}
+
 TEST_F(EvalChunks, WithoutAQuestionAllCanBeKept) {
   Scene scene;
   scene.add_image(12, 1);

@@ -1,0 +1,184 @@
+"""Prints what study.py measured, as Markdown.
+
+    python bench/quality/study_tables.py                   # every model and part
+    python bench/quality/study_tables.py --split final     # of the scans that were kept aside
+
+Accuracy is exact match in percent. "ours minus it" is the difference to the library's defaults on
+the same questions with its 95 % interval (paired bootstrap over scenes, bootstrap.py).
+"""
+
+import argparse
+import dataclasses
+import pathlib
+from collections.abc import Iterator
+
+import numpy as np
+from bootstrap import interval
+from exam import Exam, draw_exam
+from methods import Ours
+from study import REPOSITORY, SEED
+from study_parts import (
+    COVERAGES,
+    ESTIMATORS,
+    KEEPS,
+    PARTS,
+    REDUNDANCIES,
+    TEMPERATURES,
+    TIGHT,
+    Run,
+)  # fmt: skip
+from study_store import Entry, Result, Store
+from world import STRESS
+
+
+class Measured:
+    """One model on the exam of one part."""
+
+    def __init__(self, store: Store, head: Entry, exam: Exam):
+        self.head, self.exam, self.part = head, exam, PARTS[head.part]
+        self._store = store
+        families = exam.families()
+        self.groups = {"all": np.ones(len(exam), bool)}
+        if head.world == "study":
+            self.groups |= {name: np.isin(families, own) for name, own in STRESS.items()}
+        else:
+            self.groups |= {str(name): families == name for name in dict.fromkeys(families)}
+
+    def __contains__(self, run: Run) -> bool:
+        return self._store.holds(self.head.of(run))
+
+    def __getitem__(self, run: Run) -> Result:
+        return self._store[self.head.of(run)]
+
+    def runs(self) -> dict[str, dict[float, Run]]:
+        """Name of the method -> keep -> run, in the order of the part."""
+        found: dict[str, dict[float, Run]] = {}
+        for run in self.part.runs:
+            if run.method is not None:
+                name = run.name + (", renumbered" if run.positions == "renumbered" else "")
+                found.setdefault(name, {})[run.keep] = run
+        return found
+
+    def accuracy(self, run: Run, group: str = "all") -> float:
+        """In percent; NaN where it was not measured."""
+        return 100 * self[run].right[self.groups[group]].mean() if run in self else np.nan
+
+    def recall(self, run: Run) -> float:
+        """In percent."""
+        return 100 * float(np.nanmean(self[run].recall))
+
+    def lead(self, run: Run, group: str) -> tuple[float, float, float]:
+        """Ours minus it, in percent, and the ends of its interval."""
+        ours = self[dataclasses.replace(run, method=Ours())]
+        where = self.groups[group]
+        difference = 100 * (ours.right[where].astype(float) - self[run].right[where])
+        low, high = interval(difference, self.exam.scene_of[where])
+        return float(difference.mean()), low, high
+
+
+def rows_of(table: list[list[str]]) -> str:
+    """Markdown; the first row is the heading."""
+    head, *body = table
+    return "\n".join("| " + " | ".join(line) + " |" for line in [head, ["---"] * len(head), *body])
+
+
+def percent(value: float) -> str:
+    return "" if np.isnan(value) else f"{value:.1f}"
+
+
+def by_keep(measured: Measured, runs: dict[str, dict[float, Run]]) -> str:
+    """Accuracy of every method at every budget."""
+    table = [["chosen by", *(f"{100 * keep:g} %" for keep in KEEPS)]]
+    for name, own in runs.items():
+        table.append([name, *(percent(measured.accuracy(own[keep])) for keep in KEEPS)])
+    return rows_of(table)
+
+
+def by_group(measured: Measured, runs: dict[str, dict[float, Run]], keep: float) -> str:
+    """Accuracy and ours minus it per group of families, and recall, at one budget."""
+    table = [["chosen by", "patches found", *measured.groups]]
+    for name, own in runs.items():
+        run = own[keep]
+        if run not in measured:
+            continue
+        line = [name, percent(measured.recall(run))]
+        for group in measured.groups:
+            cell = percent(measured.accuracy(run, group))
+            if run.method != Ours():
+                mean, low, high = measured.lead(run, group)
+                cell += f" ({mean:+.1f}: {low:+.1f} to {high:+.1f})"
+            line.append(cell)
+        table.append(line)
+    return rows_of(table)
+
+
+def options(measured: Measured) -> str:
+    """Estimators with temperatures and redundancies; coverage with redundancies."""
+    parts = []
+    for keep in TIGHT:
+        for estimator in ESTIMATORS:
+            table = [[f"{estimator}, {100 * keep:g} %: temperature",
+                      *(f"redundancy {r:g}" for r in REDUNDANCIES)]]  # fmt: skip
+            for temperature in TEMPERATURES:
+                runs = [Run(Ours(estimator, temperature, r, 0.0), keep) for r in REDUNDANCIES]
+                table.append([f"{temperature:g}", *(percent(measured.accuracy(r)) for r in runs)])
+            parts.append(rows_of(table))
+        table = [[f"{100 * keep:g} %: coverage", *(f"redundancy {r:g}" for r in REDUNDANCIES)]]
+        for coverage in COVERAGES:
+            runs = [Run(Ours(redundancy=r, coverage=coverage), keep) for r in REDUNDANCIES]
+            table.append([f"{coverage:g}", *(percent(measured.accuracy(r)) for r in runs)])
+        parts.append(rows_of(table))
+    return "\n\n".join(parts)
+
+
+def describe(measured: Measured) -> str:
+    """All tables of one model and part."""
+    head = measured.head
+    lines = [
+        f"## {head.model}, {head.part}",
+        f"{len(measured.exam)} questions ({head.per_family} of each family) about "
+        f'{len(measured.exam.scenes)} scenes of the scans "{head.split}", seed {head.seed}.',
+    ]
+    if Run(None) in measured:
+        whole = [f"{g} {percent(measured.accuracy(Run(None), g))}" for g in measured.groups]
+        lines.append("All tokens: " + ", ".join(whole) + ".")
+    if head.part == "options":
+        return "\n\n".join([*lines, options(measured)])
+    runs = measured.runs()
+    if head.part != "critics":
+        lines.append(by_keep(measured, runs))
+    for keep in TIGHT:
+        lines.append(f"### {100 * keep:g} % kept: accuracy (ours minus it: interval)")
+        lines.append(by_group(measured, runs, keep))
+    return "\n\n".join(lines)
+
+
+def measured_in(store: Store, split: str, seed: int) -> Iterator[Measured]:
+    """Every model and part of which something was measured."""
+    heads = {
+        dataclasses.replace(entry, method="", keep=1.0, positions="original")
+        for entry, _ in store
+        if (entry.split, entry.seed) == (split, seed)
+    }
+    order = list(PARTS)
+    for head in sorted(heads, key=lambda h: (order.index(h.part), h.model, h.per_family)):
+        exam = draw_exam(head.world, head.split, head.seed, head.per_family)
+        yield Measured(store, head, exam)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--split", choices=("study", "final", "test"), default="study")
+    parser.add_argument("--seed", type=int, default=SEED)
+    parser.add_argument(
+        "--store", type=pathlib.Path, default=REPOSITORY / "build" / "study" / "runs.jsonl"
+    )
+    args = parser.parse_args()
+    if not args.store.exists():
+        parser.error(f"--store: there is no {args.store}; study.py writes it")
+    for measured in measured_in(Store(args.store), args.split, args.seed):
+        print(describe(measured), end="\n\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,102 @@
+"""calibrate: fits a critic to a model from a file of pictures and texts, and saves it."""
+
+import importlib.util
+import sys
+import time
+
+from ..output_path import check_output
+from . import prune, values
+from .errors import UserError
+
+HELP = "fits a critic, by which prune compares rows and words, to a model"
+METHODS = ("attention", "whitening", "cca", "ridge")
+
+
+def add_arguments(parser) -> None:
+    """The model, the pairs, the file to write and the method."""
+    add = parser.add_argument
+    add("--model", required=True, help="folder or Hugging Face id")
+    add(
+        "--pairs", required=True, metavar="FILE",
+        help="JSON Lines or CSV of image (a path, relative to the file) and text (a caption, or a "
+        "question for method attention); a few hundred",
+    )  # fmt: skip
+    add(
+        "--output", required=True, metavar="FILE",
+        help="a .safetensors file; mipruner_critic.safetensors in the model's folder is what "
+        "--critic auto looks for",
+    )  # fmt: skip
+    add("--method", choices=METHODS, default=METHODS[0], help=" ")
+    add(
+        "--layers", type=values.counts_from_0, metavar="N,N",
+        help="decoder layers whose attention method attention looks at; the first third of them if "
+        "not given",
+    )  # fmt: skip
+    add("--limit", type=values.count, metavar="N", help="takes the first N pairs only")
+    add("--dtype", choices=("auto", "float32", "float16", "bfloat16"), default="auto", help=" ")
+    add("--device", default="cpu", help="of torch")
+    add("--threads", type=values.count, help="of torch on the CPU")
+
+
+def run(arguments) -> None:
+    """Fits, saves, and says how well the critic fits."""
+    try:
+        check_output(arguments.output, ["safetensors"])
+    except (OSError, ValueError) as error:
+        raise UserError(str(error).replace("path:", "output:", 1)) from error
+    if arguments.layers and arguments.method != "attention":
+        raise UserError("layers: allowed only with method attention")
+    for package, name in (("torch", "torch"), ("transformers", "transformers"), ("PIL", "Pillow")):
+        if importlib.util.find_spec(package) is None:
+            raise UserError(f"needs {name}: pip install 'mi_pruner_cuda[demo]'")
+    from ..critic.pairs import read_pairs
+
+    prune.check_device(arguments.device)
+    try:
+        pairs = read_pairs(arguments.pairs)[: arguments.limit]
+    except (OSError, ValueError) as error:
+        raise UserError(error) from error
+    start = time.perf_counter()
+    critic = _fit(arguments, pairs)
+    seconds = time.perf_counter() - start
+    try:
+        critic.save(arguments.output)
+    except OSError as error:
+        raise UserError(f"output: {arguments.output} cannot be written: {error}") from error
+    _print(critic, seconds)
+    print(f"critic    {arguments.output}")
+
+
+def _fit(arguments, pairs: list):
+    """Loads the model and calibrates; what the pairs do not bear out becomes a line of its own."""
+    import warnings
+
+    from tqdm import tqdm
+
+    from ..critic import calibrate
+    from .session import Session, quiet
+
+    with quiet(arguments.threads), warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always", RuntimeWarning)
+        session = Session(arguments.model, arguments.dtype, arguments.device)
+        bar = tqdm(pairs, desc="pairs", unit="pair", disable=None, leave=False, file=sys.stderr)
+        try:
+            critic = calibrate(
+                session.model, session.processor, bar, arguments.method, layers=arguments.layers
+            )
+        except (TypeError, ValueError, FileNotFoundError) as error:
+            raise UserError(error) from error
+    for warning in said:
+        if str(warning.message).startswith("calibrate: "):
+            print(f"warning: {str(warning.message).removeprefix('calibrate: ')}", file=sys.stderr)
+    return critic
+
+
+def _print(critic, seconds: float) -> None:
+    from ..critic import HELD_OUT, METHODS
+
+    held = critic.pairs // HELD_OUT
+    print(f"method    {critic.method}, strength {critic.strength:g}")
+    print(f"pairs     {critic.pairs - held} fitted, {held} held out, in {seconds:.1f} s")
+    print(f"fit       {METHODS[critic.method].measure}:")
+    print(f"          {critic.fitted:.3g} fitted, {critic.held_out:.3g} held out")
