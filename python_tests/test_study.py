@@ -156,8 +156,8 @@ def run(script, *arguments):
 
 
 def test_a_small_study(tmp_path):
-    store = tmp_path / "runs.jsonl"
-    ask = ("--models", MODELS["demo"], "--world", "demo", "--per-family", 2, "--store", store)
+    store = tmp_path / "model.jsonl"
+    ask = ("--models", MODELS["demo"], "--world", "demo", "--per-family", 2, "--output", tmp_path)
     ask += ("--parts", "rules", "--threads", 1)
     done = run("study.py", *ask)
     assert done.returncode == 0, done.stderr
@@ -169,11 +169,11 @@ def test_a_small_study(tmp_path):
     assert again.returncode == 0, again.stderr
     assert list(map(json.loads, store.read_text().splitlines())) == list(map(json.loads, lines))
 
-    tables = run("study_tables.py", "--store", store)
+    tables = run("study_tables.py", "--results", tmp_path)
     assert tables.returncode == 0, tables.stderr
     for name in ("random", "DivPrune", Ours().name, "10 questions (2 of each family)"):
         assert name in tables.stdout
-    plots = run("study_plots.py", "--store", store, "--output", tmp_path)
+    plots = run("study_plots.py", "--results", tmp_path, "--output", tmp_path)
     assert plots.returncode == 0, plots.stderr
     assert {p.name for p in tmp_path.glob("*.png")} == {
         "study_accuracy_model.png",

@@ -5,13 +5,14 @@ call of generate each.
     right = reader.answer(kept)          # bool (Q), for kept, int64 (Q, K)
 
 It gives what attach and generate give (a test compares them): visual rows are computed once per
-scene, each prompt is written down without the rows that are not kept, and an answer counts when the
-model prefers each of its words, and then the end, over every other word: exactly when greedy
-decoding would say it word for word.
+scene, each prompt is written down without the rows that are not kept, questions about the same rows
+share a forward, and an answer counts when the model prefers each of its words, and then the end,
+over every other word: exactly when greedy decoding would say it word for word.
 """
 
 import dataclasses
 import pathlib
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -22,12 +23,12 @@ from exam import Exam
 from eyes import Eyes, View
 from tqdm import tqdm
 from transformers import AutoModelForImageTextToText, AutoProcessor
-from vlm_prompt import EOS, IMAGE
+from vlm_prompt import EOS, IMAGE, PAD
 
 from mi_pruner_cuda.positions import close_gaps
 
 ARCHITECTURES = {"llava": vlm_llava, "qwen2_5_vl": vlm_qwen}
-_QUESTIONS = 48  # of one forward
+_TOKENS = 4000  # of one forward
 _SCENES = 16
 
 
@@ -78,14 +79,41 @@ class Reader:
             rows: float32 (Q, K, D), for a rule that changes the rows that it keeps.
         """
         right = np.zeros(len(self.asked), bool)
-        # Questions of equal length together: less padding.
-        order = np.argsort([len(own.after) + len(own.answer) for own in self.asked], kind="stable")
-        for first in range(0, len(order), _QUESTIONS):
-            part = order[first : first + _QUESTIONS]
-            scene = self.exam.scene_of[part][:, None]
-            visual = self.rows[scene, kept[part]] if rows is None else rows[part]
-            right[part] = self._answer(part, kept[part], visual, positions)
+        for groups in self._batches(self._groups(kept, rows), kept.shape[1]):
+            firsts = [group[0] for group in groups]
+            if rows is None:
+                visual = self.rows[self.exam.scene_of[firsts][:, None], kept[firsts]]
+            else:
+                visual = rows[firsts]
+            for question, said in self._answer(groups, kept[firsts], visual, positions):
+                right[question] = said == self.asked[question].answer
         return right
+
+    def _groups(self, kept: np.ndarray, rows: torch.Tensor | None) -> list[list[int]]:
+        """Questions that one forward over their picture can answer: those about one scene of which
+        the same rows are kept."""
+        if rows is not None:
+            return [[question] for question in range(len(self.asked))]
+        groups: dict[tuple, list[int]] = {}
+        for question, (scene, own) in enumerate(zip(self.exam.scene_of, kept, strict=True)):
+            groups.setdefault((scene, own.tobytes()), []).append(question)
+        return list(groups.values())
+
+    def _batches(self, groups: list[list[int]], k: int) -> Iterator[list[list[int]]]:
+        """Groups of about equal size together: less padding."""
+        groups = sorted(groups, key=lambda group: (len(group), self._width(group)))
+        batch: list[list[int]] = []
+        for group in groups:
+            if (len(batch) + 1) * (k + len(group) * self._width(group)) > _TOKENS and batch:
+                yield batch
+                batch = []
+            batch.append(group)
+        if batch:
+            yield batch
+
+    def _width(self, group: list[int]) -> int:
+        """Tokens behind the picture of the longest question."""
+        return max(len(self.asked[q].after) + len(self.asked[q].answer) - 1 for q in group)
 
     @torch.inference_mode()
     def look(self, text_layer: int = 1) -> tuple[list[View], torch.Tensor]:
@@ -137,45 +165,60 @@ class Reader:
         return found.unflatten(0, (count, -1))
 
     def _answer(
-        self, part: np.ndarray, kept: np.ndarray, visual: torch.Tensor, positions: str
-    ) -> np.ndarray:
-        """The questions of one forward."""
-        asked = [self.asked[question] for question in part]
+        self, groups: list[list[int]], kept: np.ndarray, visual: torch.Tensor, positions: str
+    ) -> Iterator[tuple[int, list[int]]]:
+        """What the model prefers at each word of each answer, in one forward.
+
+        A group is laid out as before, visual rows, question, question, ...: each question sees the
+        picture and itself and stands directly behind the picture, as if it were alone.
+
+        Args:
+            groups: of questions; kept: int64 (groups, K); visual: float32 (groups, K, D).
+        """
         n, k = self.rows.shape[1], kept.shape[1]
-        width = max(len(own.before) + k + len(own.after) + len(own.answer) for own in asked) - 1
-        rows = self._embed.new_zeros(len(part), width, self._embed.shape[1])
-        mask = torch.zeros(len(part), width, dtype=torch.long)
-        index = torch.zeros(len(part), width, dtype=torch.long)  # places in the unpruned prompt
-        starts = []
-        for place, own in enumerate(asked):
-            before, behind = len(own.before), own.after + own.answer[:-1]
-            end = before + k + len(behind)
-            rows[place, :before] = self._embed[own.before]
-            rows[place, before : before + k] = visual[place]
-            rows[place, before + k : end] = self._embed[behind]
-            mask[place, :end] = 1
-            places = torch.from_numpy(kept[place])
-            later = before + n + torch.arange(len(behind))
-            index[place, :end] = torch.cat([torch.arange(before), before + places, later])
-            starts.append(before + k + len(own.after) - 1)
+        before = self.asked[groups[0][0]].before
+        begin, step = len(before) + k, max(map(self._width, groups))
+        width = begin + step * max(map(len, groups))
+        tokens = torch.full((len(groups), width), PAD)
+        index = torch.zeros(len(groups), width, dtype=torch.long)  # places in the unpruned prompt
+        tokens[:, : len(before)] = torch.tensor(before)
+        index[:, : len(before)] = torch.arange(len(before))
+        index[:, len(before) : begin] = len(before) + torch.from_numpy(kept)
+        starts = {}
+        for item, group in enumerate(groups):
+            for place, question in enumerate(group):
+                own, at = self.asked[question], begin + place * step
+                behind = own.after + own.answer[:-1]
+                tokens[item, at : at + len(behind)] = torch.tensor(behind)
+                starts[question] = item, at + len(own.after) - 1
+        index[:, begin:] = len(before) + n + torch.arange(width - begin) % step
+        rows = self._embed[tokens]
+        rows[:, len(before) : begin] = visual
         hidden = self.model.model.language_model(
             inputs_embeds=rows,
-            attention_mask=mask,
-            position_ids=self._positions(index, mask, positions),
+            attention_mask=_mask(begin, step, width).expand(len(groups), -1, -1, -1),
+            position_ids=self._positions(index, positions),
             use_cache=False,
         ).last_hidden_state
-        right = []
-        for place, (own, start) in enumerate(zip(asked, starts, strict=True)):
-            said = self.model.lm_head(hidden[place, start : start + len(own.answer)]).argmax(-1)
-            right.append(said.tolist() == own.answer)
-        return np.array(right)
+        for question, (item, start) in starts.items():
+            end = start + len(self.asked[question].answer)
+            yield question, self.model.lm_head(hidden[item, start:end]).argmax(-1).tolist()
 
-    def _positions(self, index: torch.Tensor, mask: torch.Tensor, kind: str) -> torch.Tensor:
+    def _positions(self, index: torch.Tensor, kind: str) -> torch.Tensor:
         """int64 (B, L), or (3, B, L) on three axes."""
         axes = self.architecture.positions(torch.arange(int(index.max()) + 1))[..., 0, :]
         places = axes[..., index]
         if kind == "renumbered":
-            for item, real in enumerate(mask.bool()):
-                used = places[..., item, real]
-                places[..., item, real] = close_gaps(used, used.min())
+            for item in range(len(index)):
+                own = places[..., item, :]
+                places[..., item, :] = close_gaps(own, own.min())
         return places
+
+
+def _mask(begin: int, step: int, width: int) -> torch.Tensor:
+    """(1, 1, L, L), additive: all see what is before `begin`, and otherwise their own question."""
+    index = torch.arange(width)
+    question = torch.where(index < begin, 0, 1 + (index - begin).div(step, rounding_mode="floor"))
+    visible = (question[None] == 0) | (question[None] == question[:, None])
+    visible &= index[:, None] >= index[None]
+    return torch.zeros(visible.shape).masked_fill(~visible, torch.finfo().min)[None, None]

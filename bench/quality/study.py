@@ -6,8 +6,9 @@
     python bench/quality/study_tables.py                       # tables of what was measured
     python bench/quality/study_plots.py                        # and pictures
 
-What was measured is appended to a file, one line per run, and the same command goes on from there.
-Every draw is seeded.
+What was measured is appended to a file per model in --output, one line per run, and the same
+command goes on from there. Commands for different models may run side by side. Every draw is
+seeded.
 """
 
 import argparse
@@ -28,7 +29,7 @@ from vlm_batches import COURSES
 
 from mi_pruner_cuda.budget import resolve
 
-REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
+RESULTS = pathlib.Path(__file__).resolve().parents[2] / "build" / "study"
 MODELS = pathlib.Path(__file__).with_name("models")
 SEED = 1  # of scenes and questions
 
@@ -80,8 +81,8 @@ class Study:
 
 def measure(args) -> None:
     """Every run that the store does not hold yet."""
-    store = Store(args.store)
     for folder in args.models:
+        store = Store(args.output / f"{folder.name}.jsonl")
         for name in args.parts:
             part = PARTS[name]
             per_family = args.per_family or part.per_family
@@ -90,9 +91,7 @@ def measure(args) -> None:
             if not missing:
                 continue
             exam = draw_exam(args.world, args.split, args.seed, per_family)
-            cache = (
-                args.store.parent / f"maps-{folder.name}-{args.split}-{args.seed}-{per_family}.pt"
-            )
+            cache = args.output / f"maps-{folder.name}-{args.split}-{args.seed}-{per_family}.pt"
             study = Study(folder, args.world, exam, cache)
             for run in tqdm(missing, desc=f"{folder.name} {name}", unit="run"):
                 store.add(head.of(run), *study.run(run))
@@ -112,9 +111,7 @@ def parse_arguments(given: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=SEED, help="of scenes and questions")
     parser.add_argument("--per-family", type=int, help="questions; each part has its own number")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 leaves the default")
-    parser.add_argument(
-        "--store", type=pathlib.Path, default=REPOSITORY / "build" / "study" / "runs.jsonl"
-    )
+    parser.add_argument("--output", type=pathlib.Path, default=RESULTS, help="a folder")
     args = parser.parse_args(given)
     if args.models is None:
         args.models = sorted(path.parent for path in MODELS.glob("*/config.json"))
@@ -132,7 +129,7 @@ def main() -> None:
     args = parse_arguments()
     if args.threads:
         torch.set_num_threads(args.threads)
-    args.store.parent.mkdir(parents=True, exist_ok=True)
+    args.output.mkdir(parents=True, exist_ok=True)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         measure(args)

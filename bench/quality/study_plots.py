@@ -14,10 +14,9 @@ from exam import draw_exam
 from matplotlib.figure import Figure
 from methods import Ours, Room
 from reader import Reader
-from study import MODELS, REPOSITORY, SEED
+from study import MODELS, RESULTS, SEED
 from study_parts import KEEPS, PARTS, RELEVANCE
-from study_store import Store
-from study_tables import Measured, measured_in
+from study_tables import Measured, check_results, measured_in
 
 from mi_pruner_cuda import ops
 from mi_pruner_cuda.demo import scenes
@@ -98,14 +97,13 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=SEED)
     parser.add_argument("--scene", type=int, metavar="QUESTION", help="also draws that question's")
     parser.add_argument("--models", nargs="+", type=pathlib.Path, default=[], help="for --scene")
-    parser.add_argument("--output", type=pathlib.Path, default=REPOSITORY / "build" / "study")
+    parser.add_argument("--results", type=pathlib.Path, default=RESULTS, help="study.py's --output")
     parser.add_argument(
-        "--store", type=pathlib.Path, default=REPOSITORY / "build" / "study" / "runs.jsonl"
+        "--output", type=pathlib.Path, default=RESULTS, help="folder of the pictures"
     )
     args = parser.parse_args()
-    if not args.store.exists():
-        parser.error(f"--store: there is no {args.store}; study.py writes it")
-    for measured in measured_in(Store(args.store), args.split, args.seed):
+    check_results(parser, args.results)
+    for measured in measured_in(args.results, args.split, args.seed):
         if measured.head.part != "rules":
             continue
         name = f"{measured.head.model}.png"

@@ -16,7 +16,7 @@ import numpy as np
 from bootstrap import interval
 from exam import Exam, draw_exam
 from methods import Ours
-from study import REPOSITORY, SEED
+from study import RESULTS, SEED
 from study_parts import (
     COVERAGES,
     ESTIMATORS,
@@ -38,11 +38,13 @@ class Measured:
         self.head, self.exam, self.part = head, exam, PARTS[head.part]
         self._store = store
         families = exam.families()
-        self.groups = {"all": np.ones(len(exam), bool)}
+        self.families = {str(name): families == name for name in dict.fromkeys(families)}
+        everything = {"all": np.ones(len(exam), bool)}
         if head.world == "study":
-            self.groups |= {name: np.isin(families, own) for name, own in STRESS.items()}
+            stress = {name: np.isin(families, own) for name, own in STRESS.items()}
+            self.groups = everything | stress
         else:
-            self.groups |= {str(name): families == name for name in dict.fromkeys(families)}
+            self.groups = everything | self.families
 
     def __contains__(self, run: Run) -> bool:
         return self._store.holds(self.head.of(run))
@@ -61,7 +63,8 @@ class Measured:
 
     def accuracy(self, run: Run, group: str = "all") -> float:
         """In percent; NaN where it was not measured."""
-        return 100 * self[run].right[self.groups[group]].mean() if run in self else np.nan
+        where = self.groups[group] if group in self.groups else self.families[group]
+        return 100 * self[run].right[where].mean() if run in self else np.nan
 
     def recall(self, run: Run) -> float:
         """In percent."""
@@ -112,6 +115,15 @@ def by_group(measured: Measured, runs: dict[str, dict[float, Run]], keep: float)
     return rows_of(table)
 
 
+def by_family(measured: Measured, runs: dict[str, dict[float, Run]], keep: float) -> str:
+    """Accuracy per family at one budget."""
+    table = [["chosen by", *measured.families]]
+    for name, own in runs.items():
+        cells = (percent(measured.accuracy(own[keep], family)) for family in measured.families)
+        table.append([name, *cells])
+    return rows_of(table)
+
+
 def options(measured: Measured) -> str:
     """Estimators with temperatures and redundancies; coverage with redundancies."""
     parts = []
@@ -150,33 +162,38 @@ def describe(measured: Measured) -> str:
     for keep in TIGHT:
         lines.append(f"### {100 * keep:g} % kept: accuracy (ours minus it: interval)")
         lines.append(by_group(measured, runs, keep))
+        lines.append(by_family(measured, runs, keep))
     return "\n\n".join(lines)
 
 
-def measured_in(store: Store, split: str, seed: int) -> Iterator[Measured]:
+def check_results(parser: argparse.ArgumentParser, folder: pathlib.Path) -> None:
+    if not any(folder.glob("*.jsonl")):
+        parser.error(f"--results: there are no .jsonl files in {folder}; study.py writes them")
+
+
+def measured_in(folder: pathlib.Path, split: str, seed: int) -> Iterator[Measured]:
     """Every model and part of which something was measured."""
-    heads = {
-        dataclasses.replace(entry, method="", keep=1.0, positions="original")
-        for entry, _ in store
-        if (entry.split, entry.seed) == (split, seed)
-    }
+    heads = {}
+    for path in sorted(folder.glob("*.jsonl")):
+        store = Store(path)
+        for entry, _ in store:
+            if (entry.split, entry.seed) == (split, seed):
+                head = dataclasses.replace(entry, method="", keep=1.0, positions="original")
+                heads[head] = store
     order = list(PARTS)
     for head in sorted(heads, key=lambda h: (order.index(h.part), h.model, h.per_family)):
         exam = draw_exam(head.world, head.split, head.seed, head.per_family)
-        yield Measured(store, head, exam)
+        yield Measured(heads[head], head, exam)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--split", choices=("study", "final", "test"), default="study")
     parser.add_argument("--seed", type=int, default=SEED)
-    parser.add_argument(
-        "--store", type=pathlib.Path, default=REPOSITORY / "build" / "study" / "runs.jsonl"
-    )
+    parser.add_argument("--results", type=pathlib.Path, default=RESULTS, help="study.py's --output")
     args = parser.parse_args()
-    if not args.store.exists():
-        parser.error(f"--store: there is no {args.store}; study.py writes it")
-    for measured in measured_in(Store(args.store), args.split, args.seed):
+    check_results(parser, args.results)
+    for measured in measured_in(args.results, args.split, args.seed):
         print(describe(measured), end="\n\n")
 
 
