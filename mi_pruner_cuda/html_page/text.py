@@ -112,8 +112,8 @@ def _slider_note(drawing: Drawing) -> str:
     )
     return (
         "The page opens with exactly what the run kept. The slider keeps the highest scores, which "
-        "is the ranking by relevance alone: with redundancy &gt; 0, or a budget of its own for "
-        f"each crop or frame, a run with as many tokens would keep others. {did}"
+        "is the ranking by relevance alone: with redundancy or coverage &gt; 0, or a budget of its "
+        f"own for each crop or frame, a run with as many tokens would keep others. {did}"
     )
 
 
