@@ -95,7 +95,9 @@ def test_kernels_know_nothing_of_torch():
     for file in objects:
         listing = run(tool("nm"), file)
         assert listing.returncode == 0, listing.stderr
-        assert not re.search(r"torch|c10|N2at|K2at", listing.stdout), file
+        # nvcc puts a hash of the file into its names: "c10" alone may be a part of that.
+        hashless = re.sub(r"_GLOBAL__N__[0-9a-f]{8}_", "", listing.stdout)
+        assert not re.search(r"torch|c10|N2at|K2at", hashless), file
 
 
 def test_binaries_find_torch_beside_the_package_and_need_nothing_else():
