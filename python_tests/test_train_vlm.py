@@ -310,12 +310,14 @@ def test_each_word_looks_at_what_it_names(family, looks_at):
     assert (blind - loss).item() == pytest.approx(gain, abs=1e-4)
 
 
-@pytest.mark.parametrize("family", ["colour", "count", "pair"])
+@pytest.mark.parametrize("family", ["colour", "count", "pair", "twice", "quarter"])
 def test_the_answer_looks_at_the_words_that_are_asked_about(family):
     """Where it begins, and at the question's words, not the answer's."""
     batch = batch_of(family, 2, 3)
     shared = share_picture(ARCHITECTURES["llava"], words_of("study"), 3, "cpu")
-    content = torch.tensor([WORD_ID[word] for word in (*map(str, range(10)), *scenes.COLOURS)])
+    sides = ("left", "right", "top", "bottom")
+    content = (*map(str, range(10)), *scenes.COLOURS, *sides)
+    content = torch.tensor([WORD_ID[word] for word in content])
     start = (batch.targets >= 0).float().argmax(-1)
     step = torch.arange(batch.tokens.shape[-1])
     words = torch.isin(batch.tokens, content) & (step <= start[..., None])

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from vlm_batches import Batch
-from vlm_prompt import BLOCK, COLOUR_WORDS, DIGIT_WORDS, WORD_ID, Shared
+from vlm_prompt import BLOCK, COLOUR_WORDS, DIGIT_WORDS, SIDE_WORDS, WORD_ID, Shared
 
 from mi_pruner_cuda.demo import scenes
 
@@ -161,8 +161,8 @@ def answer(model, rows: torch.Tensor, batch: Batch, shared: Shared):
 def grounding_loss(probe: AttentionProbe, batch: Batch, shared: Shared) -> torch.Tensor:
     """Tells four attention heads where to look.
 
-    Head 1 of layer 1, reading from where the answer begins, should look at the digits and colours
-    of the question: what is asked about is then known where the answer is formed. Head 0 of layer
+    Head 1 of layer 1, reading from where the answer begins, should look at the digits, colours and
+    sides in the question: what is asked about is then known where the answer is formed. Head 0 of layer
     1, reading from each digit or colour of the question, should look at the patches that this word
     names; head 0 of layer 2, reading from where each word of the answer begins, at those of the
     asked objects (where two are answered one after the other, at each in turn). Head 1 of layer 2
@@ -192,7 +192,9 @@ def grounding_loss(probe: AttentionProbe, batch: Batch, shared: Shared) -> torch
 def _question_loss(probe: AttentionProbe, batch: Batch, shared: Shared, offset) -> torch.Tensor:
     """Of the words that are asked about, from where the answer begins."""
     digit, colour = _kinds(batch.tokens)
-    content = _asked_words(batch, digit, colour)
+    sides = torch.tensor([WORD_ID[side] for side in SIDE_WORDS], device=batch.tokens.device)
+    named = (digit >= 0) | (colour >= 0) | torch.isin(batch.tokens, sides)
+    content = named & _in_question(batch)
     where = content.any(-1)
     seen = probe.rows(1, 1, offset + (batch.targets >= 0).float().argmax(-1), shared.mask)
     own = offset[:, None] + torch.arange(BLOCK, device=offset.device)
@@ -200,18 +202,18 @@ def _question_loss(probe: AttentionProbe, batch: Batch, shared: Shared, offset) 
     return -((words * content).sum(-1)[where] + 1e-3).log().sum() / max(int(where.sum()), 1)
 
 
-def _asked_words(batch: Batch, digit: torch.Tensor, colour: torch.Tensor) -> torch.Tensor:
-    """bool (B, Q, BLOCK): digits and colours of the question, not of its answer."""
+def _in_question(batch: Batch) -> torch.Tensor:
+    """bool (B, Q, BLOCK): tokens of the question, not of its answer."""
     step = torch.arange(BLOCK, device=batch.tokens.device)
     first_answer = (batch.targets >= 0).float().argmax(-1)
-    return ((digit >= 0) | (colour >= 0)) & (step <= first_answer[..., None])
+    return step <= first_answer[..., None]
 
 
 def _word_loss(probe: AttentionProbe, batch: Batch, shared: Shared, offset) -> torch.Tensor:
     """Of the first and the second digit or colour in each question."""
     digit, colour = _kinds(batch.tokens)
     step = torch.arange(BLOCK, device=batch.tokens.device)
-    content = _asked_words(batch, digit, colour)
+    content = ((digit >= 0) | (colour >= 0)) & _in_question(batch)
     total, count = 0.0, 0
     for _ in range(2):
         at = content.float().argmax(-1)

@@ -25,6 +25,7 @@ WORD_ID = {word: index for index, word in enumerate((*_FRAME, *study.VOCABULARY)
 # What a patch can be labelled with; the last entry of a list is "background".
 DIGIT_WORDS = (*(str(digit) for digit in range(10)), "background")
 COLOUR_WORDS = (*scenes.COLOUR_NAMES, "background")
+SIDE_WORDS = ("left", "right", "top", "bottom")
 
 SUFFIX = ("assistant", ":")
 FRAME_IDS = {"pad_token_id": PAD, "bos_token_id": BOS, "eos_token_id": EOS}
