@@ -162,11 +162,11 @@ def grounding_loss(probe: AttentionProbe, batch: Batch, shared: Shared) -> torch
     """Tells four attention heads where to look.
 
     Head 1 of layer 1, reading from where the answer begins, should look at the digits, colours and
-    sides in the question: what is asked about is then known where the answer is formed. Head 0 of layer
-    1, reading from each digit or colour of the question, should look at the patches that this word
-    names; head 0 of layer 2, reading from where each word of the answer begins, at those of the
-    asked objects (where two are answered one after the other, at each in turn). Head 1 of layer 2
-    should spread evenly over the first token and one patch per asked object: with n objects the
+    sides in the question: what is asked about is then known where the answer is formed. Head 0 of
+    layer 1, reading from each digit or colour of the question, should look at the patches that this
+    word names; head 0 of layer 2, reading from where each word of the answer begins, at those of
+    the asked objects (where two are answered one after the other, at each in turn). Head 1 of layer
+    2 should spread evenly over the first token and one patch per asked object: with n objects the
     first token keeps 1 / (n + 1) of the attention, from which the layers above can tell how many
     there are. Where there is nothing to look at, as for the brightness of the background, the
     others are not taught.
