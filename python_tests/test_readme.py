@@ -13,7 +13,7 @@ from build_tools import SOURCE, environment, output, tool
 from PIL import Image
 
 import mi_pruner_cuda
-from mi_pruner_cuda.demo import model_path
+from mi_pruner_cuda.demo import model_path, scenes
 
 README = (SOURCE / "README.md").read_text()
 IN_NUMPY, IN_C = "NumPy hosts", "From C and C++"
@@ -53,12 +53,15 @@ def test_hugging_face(tmp_path, monkeypatch):
     content = [{"type": "image"}, {"type": "text", "text": question}]
     prompt = processor.apply_chat_template([{"role": "user", "content": content}])
     inputs = processor(images=image, text=prompt, return_tensors="pt")
+    drawn = [scenes.render(seed, split="train") for seed in range(40)]
+    pairs = [(scene.image, scenes.ask(scene, seed=5).text) for scene in drawn]
     names = {**globals(), **locals()}
     for code in examples(IN_MODELS, "python"):
         exec(code, names)
     assert len(names["frame"]) == 256 and names["frame"].kept.sum() == 64
     assert Image.open("kept.png").size[0] > 500
     assert question in Path("kept.html").read_text()
+    assert mi_pruner_cuda.Critic.load("critic.safetensors").pairs == 40
 
 
 def test_engines():

@@ -58,7 +58,8 @@ class VersionedStruct {
     const size_t size = usual ? sizeof(T) : bytes.PickValueInArray(kSizes);
     memory_.assign(size > kLargest || size < first ? sizeof(T) : size, 0);
     std::memcpy(memory_.data(), &known, std::min(memory_.size(), sizeof known));
-    if (!usual && bytes.ConsumeBool()) memory_.back() = 1;
+    // Garbage only behind what this version knows: a pointer of it is not the library's to doubt.
+    if (!usual && bytes.ConsumeBool() && memory_.size() > sizeof known) memory_.back() = 1;
     std::memcpy(memory_.data(), &size, sizeof size);
     absent_ = one_in(bytes, 16);
     misplaced_ = one_in(bytes, 32);
