@@ -43,8 +43,12 @@ def _rules() -> tuple[Run, ...]:
     return (Run(None), *(Run(m, keep) for keep in KEEPS for m in dict.fromkeys(methods)))
 
 
+SPREAD = 0.5  # the coverage at which estimators are compared a second time
+
+
 def _options() -> tuple[Run, ...]:
-    """Every estimator, temperature and redundancy; then coverage with every redundancy."""
+    """Every estimator, temperature and redundancy; coverage with every redundancy, and half of it
+    with every estimator."""
     plain = [
         Ours(estimator, temperature, redundancy, 0.0)
         for estimator in ESTIMATORS
@@ -53,6 +57,7 @@ def _options() -> tuple[Run, ...]:
         if estimator != "cosine" or temperature == 0.1 or redundancy > 0
     ]
     spread = [Ours(redundancy=r, coverage=c) for c in COVERAGES for r in REDUNDANCIES]
+    spread += [Ours(e, redundancy=r, coverage=SPREAD) for e in ESTIMATORS for r in REDUNDANCIES]
     return (Run(None), *(Run(m, keep) for keep in TIGHT for m in dict.fromkeys(plain + spread)))
 
 

@@ -23,6 +23,7 @@ from study_parts import (
     KEEPS,
     PARTS,
     REDUNDANCIES,
+    SPREAD,
     TEMPERATURES,
     TIGHT,
     Run,
@@ -128,19 +129,26 @@ def options(measured: Measured) -> str:
     """Estimators with temperatures and redundancies; coverage with redundancies."""
     parts = []
     for keep in TIGHT:
+        kept = f"{100 * keep:g} %"
         for estimator in ESTIMATORS:
-            table = [[f"{estimator}, {100 * keep:g} %: temperature",
-                      *(f"redundancy {r:g}" for r in REDUNDANCIES)]]  # fmt: skip
-            for temperature in TEMPERATURES:
-                runs = [Run(Ours(estimator, temperature, r, 0.0), keep) for r in REDUNDANCIES]
-                table.append([f"{temperature:g}", *(percent(measured.accuracy(r)) for r in runs)])
-            parts.append(rows_of(table))
-        table = [[f"{100 * keep:g} %: coverage", *(f"redundancy {r:g}" for r in REDUNDANCIES)]]
-        for coverage in COVERAGES:
-            runs = [Run(Ours(redundancy=r, coverage=coverage), keep) for r in REDUNDANCIES]
-            table.append([f"{coverage:g}", *(percent(measured.accuracy(r)) for r in runs)])
-        parts.append(rows_of(table))
+            rows = {f"{t:g}": {"estimator": estimator, "temperature": t, "coverage": 0.0}
+                    for t in TEMPERATURES}  # fmt: skip
+            parts.append(by_redundancy(measured, keep, f"{estimator}, {kept}: temperature", rows))
+        rows = {f"{c:g}": {"coverage": c} for c in COVERAGES}
+        parts.append(by_redundancy(measured, keep, f"{kept}: coverage", rows))
+        rows = {estimator: {"estimator": estimator, "coverage": SPREAD} for estimator in ESTIMATORS}
+        head = f"{kept}, coverage {SPREAD:g}: estimator"
+        parts.append(by_redundancy(measured, keep, head, rows))
     return "\n\n".join(parts)
+
+
+def by_redundancy(measured: Measured, keep: float, head: str, rows: dict[str, dict]) -> str:
+    """Accuracy of Ours: a line per set of options, a column per redundancy."""
+    table = [[head, *(f"redundancy {r:g}" for r in REDUNDANCIES)]]
+    for name, own in rows.items():
+        runs = [Run(Ours(redundancy=r, **own), keep) for r in REDUNDANCIES]
+        table.append([name, *(percent(measured.accuracy(run)) for run in runs)])
+    return rows_of(table)
 
 
 def describe(measured: Measured) -> str:
