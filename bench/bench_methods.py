@@ -39,6 +39,7 @@ from rules import RULES, Sight
 OURS = {
     "ours": {},
     "ours, redundancy 1": {"redundancy": 1.0},
+    "ours, coverage 0.5": {"coverage": 0.5},
     "ours, posterior": {"estimator": "posterior"},
     "ours, joint": {"estimator": "joint"},
     "ours, cosine": {"estimator": "cosine"},
@@ -160,6 +161,11 @@ def time_in_turn(running, device, repeats, seconds):
     return times
 
 
+def ratio_of_medians(pairs):
+    """Of the first numbers to the second."""
+    return statistics.median(a for a, _ in pairs) / statistics.median(b for _, b in pairs)
+
+
 def measure(shape, dtype, device, threads, repeats, seconds, most):
     """One row for each method.
 
@@ -178,12 +184,12 @@ def measure(shape, dtype, device, threads, repeats, seconds, most):
     rows = []
     for method in everything:
         own = times.get(method.name, [])
-        ours = times.get("ours", [])[: len(own)]  # of the rounds that both were in
+        both = list(zip(own, times.get("ours", []), strict=False))  # of the rounds with both
         rows.append({
             "n": n, "d": d, "m": m, "k": k, "dtype": dtype, "device": device, "threads": threads,
             "method": method.name, "given": method.needs, "calls": len(own), "limit_s": most,
             "ms": statistics.median(own) * 1e3 if own else None,
-            "ratio": statistics.median(own) / statistics.median(ours) if ours else None,
+            "ratio": ratio_of_medians(both) if both else None,
             "peak_bytes": first[method.name][1],
         })  # fmt: skip
     return rows

@@ -210,13 +210,7 @@ def select(
         An item with fewer unmasked rows than that ends in -1.
     """
     check_relevance(visual, text, visual_mask, text_mask, temperature, estimator)
-    _checks.not_negative("redundancy", redundancy, _SYMBOLS)
-    _checks.share("coverage", coverage, _SYMBOLS)
-    if text.shape[-2] == 0 and redundancy == 0:
-        raise ValueError(
-            "redundancy: got 0 without text rows, allowed is > 0 there: with neither text nor "
-            "redundancy nothing tells the rows apart"
-        )
+    check_choice(text, redundancy, coverage)
     k = _checks.count("k", k, _SYMBOLS)
     return torch.ops.mipruner.select(
         visual, text, k, visual_mask, text_mask, temperature, redundancy, estimator, coverage
@@ -322,6 +316,16 @@ def check_relevance(visual, text, visual_mask, text_mask, temperature, estimator
     _check_mask("text_mask", text_mask, text)
     _checks.temperature(temperature, _SYMBOLS)
     _checks.estimator(estimator)
+
+
+def check_choice(text, redundancy, coverage):
+    _checks.not_negative("redundancy", redundancy, _SYMBOLS)
+    _checks.share("coverage", coverage, _SYMBOLS)
+    if text.shape[-2] == 0 and redundancy == 0:
+        raise ValueError(
+            "redundancy: got 0 without text rows, allowed is > 0 there: with neither text nor "
+            "redundancy nothing tells the rows apart"
+        )
 
 
 def _check_tensor(name, x):

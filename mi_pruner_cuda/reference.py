@@ -202,13 +202,13 @@ def greedy(
     covered = coverage_positions(n, coverage_count(coverage, k, n))
     chosen = []
     for step in range(min(k, n)):
-        ranking = table.sum(0) if text_free and step == 0 else gains.clone()
-        ranking[chosen] = -math.inf
-        best = int(
-            torch.argmax((ranking == ranking.max()).int())
-        )  # the lowest index of the maximum
         if step < len(covered):
             best = covered[step]
+        else:
+            ranking = table.sum(0) if text_free and step == 0 else gains.clone()
+            ranking[chosen] = -math.inf
+            # The lowest index of the maximum.
+            best = int(torch.argmax((ranking == ranking.max()).int()))
         chosen.append(best)
         gains = gains - redundancy * table[:, best]
     return chosen

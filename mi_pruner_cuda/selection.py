@@ -4,7 +4,6 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any
 
-from . import _checks
 from .budget import Mass, keep_count, resolve
 
 __all__ = ["Mass", "Selection", "keep_count", "select"]
@@ -60,9 +59,10 @@ def select(
         critic: None, or a mi_pruner_cuda.critic.Critic or its matrix A, float32 (D, D): rows are
             compared by <A v, t>, the cosine between v and A^T t (critic.apply_critic), and
             otherwise as always.
-        coverage: in [0, 1], the share of the K rows that is spread evenly over all rows, whatever
-            they hold (reference.coverage_positions); the others are chosen as always. It keeps
-            something of the whole picture where relevance alone would keep one object.
+        coverage: in [0, 1], the share of the K rows, those of always_keep aside, that is spread
+            evenly over the other rows that count, whatever they hold
+            (reference.coverage_positions); the rest is chosen as always. It keeps something of the
+            whole picture where relevance alone would keep one object.
 
     Raises:
         TypeError, ValueError: naming the argument, what was given and what is allowed.
@@ -70,6 +70,7 @@ def select(
     from . import ops
 
     ops.check_relevance(visual, text, visual_mask, text_mask, temperature, estimator)
+    ops.check_choice(text, redundancy, coverage)
     if critic is not None:
         text = _map(critic, text)
     if redundancy == 0 and _some_item_has_no_words(text_mask):
@@ -86,7 +87,7 @@ def select(
             )
         if always_keep is not None:
             raise ValueError("always_keep: got a batch, allowed with (N, D) rows only")
-        return _noted(_select_batch(visual, text, keep, visual_mask, text_mask, choosing), critic)
+        return noted(_select_batch(visual, text, keep, visual_mask, text_mask, choosing), critic)
     n = _row_count(visual, visual_mask)
     if isinstance(keep, Mass):
         scores = ops.mutual_information(visual, text, visual_mask, text_mask, **options)
@@ -101,7 +102,7 @@ def select(
         indices, scores = ops.select(visual, text, k, visual_mask, text_mask, **choosing)
         indices = indices[: min(k, n)]
     reason = reason_for(keep, k, n, text, text_mask, estimator)
-    return _noted(Selection(indices, scores, indices.shape[0], reason), critic)
+    return noted(Selection(indices, scores, indices.shape[0], reason), critic)
 
 
 def _map(critic, text):
@@ -110,8 +111,8 @@ def _map(critic, text):
     return apply_critic(critic, text)
 
 
-def _noted(selection: Selection, critic) -> Selection:
-    """The same, its reason naming the critic if there is one."""
+def noted(selection, critic):
+    """A Selection or ShardSelection as it is, its reason naming the critic if there is one."""
     if critic is None:
         return selection
     return replace(selection, reason=f"{selection.reason}; compared by a critic")
@@ -186,7 +187,6 @@ def _select_around(visual, text, k, visual_mask, text_mask, options, always_keep
         chosen, _ = ops.select(visual, text, wanted, others, text_mask, **options)
     else:
         candidates = others.nonzero()[:, 0]
-        _checks.share("coverage", options["coverage"])
         ranking = with_coverage(scores[candidates], wanted, options["coverage"])
         chosen = candidates[ops.top_k(ranking, wanted)[1]]
     return torch.cat([kept, chosen]).sort().values, scores

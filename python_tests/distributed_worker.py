@@ -171,6 +171,8 @@ def errors(world: int) -> dict[str, tuple]:
     on_last("keep 1.5", (visual, text, 1.5, {}), ValueError, "keep: got 1.5", here)
     on_last("keep True", (visual, text, True, {}), TypeError, "keep: got True", here)
     on_last("cold", (visual, text, 2, {"temperature": 0}), ValueError, "temperature: got 0", here)
+    beyond = {"coverage": 1.5}
+    on_last("no share", (visual, text, 2, beyond), ValueError, "coverage: got 1.5", "[0, 1]", here)
     unknown = {"estimator": "best"}
     on_last("unknown", (visual, text, 2, unknown), ValueError, "estimator: got 'best'", here)
     mask = {"visual_mask": torch.ones(5, dtype=torch.bool)}

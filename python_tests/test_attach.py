@@ -394,6 +394,15 @@ def test_training_is_refused(any_model):
             any_model(**inputs, labels=inputs["input_ids"])
 
 
+def test_labels_that_ask_for_nothing_hide_no_other_argument(any_model):
+    inputs = inputs_for(any_model, [ONE])
+    nothing = torch.full_like(inputs["input_ids"], -100)
+    with attach(any_model, keep=0.25):
+        logits(any_model, {**inputs, "labels": nothing})
+        with pytest.raises(ValueError, match="logits_to_keep: got a tensor"):
+            any_model(**inputs, labels=nothing, logits_to_keep=torch.tensor([0]))
+
+
 def test_an_empty_question(any_model):
     inputs = inputs_for(any_model, [Prompt([SQUARE])])
     with attach(any_model, keep=0.25), pytest.raises(ValueError, match="question is empty"):

@@ -288,6 +288,28 @@ def test_two_tensor_parallel_ranks_keep_the_same_tokens(tmp_path):
         torch.testing.assert_close(got["logits"], expected["logits"], rtol=1e-4, atol=1e-4)
 
 
+# ---- names of transformers' arguments ----
+
+
+def test_masks_are_made_by_the_names_that_the_class_has(monkeypatch):
+    """transformers 5.0 to 5.23 say past_key_values where later ones say cache."""
+    family = FAMILIES["gemma3"]
+    model = family.build()
+    inputs = family.inputs(model, prompts_of(family))
+    with attach(model, keep=0.25, query=QUERY):
+        expected = logits(model, inputs)
+    make, calls = type(model).create_masks_for_generate, []
+
+    def older(config, inputs_embeds, attention_mask, past_key_values, position_ids, **types):
+        calls.append(types)
+        return make(config, inputs_embeds, attention_mask, past_key_values, position_ids, **types)
+
+    monkeypatch.setattr(type(model), "create_masks_for_generate", staticmethod(older))
+    with attach(model, keep=0.25, query=QUERY):
+        assert torch.equal(logits(model, inputs), expected)
+    assert calls
+
+
 # ---- an assistant ----
 
 

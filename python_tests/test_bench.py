@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 from inputs import related
+from PIL import Image
 
 from mi_pruner_cuda import demo, reference, select
+from mi_pruner_cuda.critic.pairs import read_pairs
 
 BENCH = Path(__file__).resolve().parent.parent / "bench"
 sys.path[:0] = [str(BENCH), str(BENCH / "quality")]
@@ -17,7 +19,18 @@ import accuracy  # noqa: E402
 import bench_attach  # noqa: E402
 import bench_methods  # noqa: E402
 import bench_select  # noqa: E402
+import pairs  # noqa: E402
 import rules  # noqa: E402
+from vlm_batches import COURSES  # noqa: E402
+from vlm_prompt import VOCABULARIES  # noqa: E402
+
+
+@pytest.fixture
+def threads():
+    """The benchmarks set the number of threads: puts it back."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
 
 
 def test_the_eager_baseline_is_the_method():
@@ -36,10 +49,8 @@ def test_the_eager_greedy_baseline_is_the_method():
 
 
 @pytest.mark.parametrize("redundancy", [0.0, 0.5])
-def test_one_case(redundancy):
-    threads = torch.get_num_threads()
+def test_one_case(redundancy, threads):
     row = bench_select.measure((40, 16, 4, 10), "float32", 1, 2, redundancy)
-    torch.set_num_threads(threads)
     assert row["same_rows"] == 10 and row["score_error"] < 1e-5
     assert row["ratio"] == pytest.approx(row["eager_ms"] / row["ours_ms"])
     assert 0 < row["workspace_mib"] < 17
@@ -120,26 +131,22 @@ def test_attach_runs(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "option, allowed",
+    "bench, option, allowed",
     [
-        ("--tokens=17", "square numbers"),
-        ("--hidden=96", "multiples of 64"),
-        ("--batch=0", "at least 1"),
+        (bench_attach, "--tokens=17", "are square numbers"),
+        (bench_attach, "--hidden=96", "are multiples of 64"),
+        (bench_attach, "--batch=0", "is at least 1"),
+        (bench_methods, "--repeats=14", "is at least 15"),
+        (bench_methods, "--threads=0", "is at least 1"),
+        (bench_methods, "--limit=0", "is more than 0"),
+        (bench_methods, "--seconds=-1", "is more than 0"),
     ],
 )
-def test_attach_refuses_sizes(option, allowed, capsys):
+def test_options_out_of_range_are_refused(bench, option, allowed, capsys):
     with pytest.raises(SystemExit):
-        bench_attach.parse([option])
+        bench.parse([option])
     name, value = option.split("=")
-    assert f"{name}: got {value}, allowed" in (said := capsys.readouterr().err) and allowed in said
-
-
-@pytest.fixture
-def threads():
-    """The benchmarks set the number of threads: puts it back."""
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
+    assert f"{name}: got {value}, allowed {allowed}" in capsys.readouterr().err
 
 
 def test_the_timed_calls_are_the_methods():
@@ -151,7 +158,7 @@ def test_the_timed_calls_are_the_methods():
         methods["ours, redundancy 1"].call(), select(visual, text, 9, redundancy=1).indices
     )
     for name, rule in rules.RULES.items():
-        assert methods[name].needs == ", ".join(rule.needs)
+        assert methods[name].needs == ", ".join(sorted(rule.needs))
         found = methods[name].call()
         assert found.shape == (9,)
         if name != "random":
@@ -184,6 +191,14 @@ def test_a_rule_that_takes_too_long_is_reported(monkeypatch, threads):
     assert "| endless | keys | more than 1 s | - | 0 |" in bench_methods.format_table([row])
 
 
+def test_the_ratio_is_of_the_rounds_that_both_were_in(monkeypatch, threads):
+    times = {name: [3.0] * 3 + [9.0] * 12 for name in bench_methods.OURS} | {"ours": [1.0] * 3}
+    monkeypatch.setattr(bench_methods, "RULES", {})
+    monkeypatch.setattr(bench_methods, "time_in_turn", lambda *_: times)
+    ours, *others = bench_methods.measure((40, 16, 4, 10), "float32", "cpu", 1, 15, 10.0, 60)
+    assert ours["ratio"] == 1 and {(row["ratio"], row["ms"]) for row in others} == {(3, 9000)}
+
+
 def test_the_peak_is_that_of_the_call():
     def hundred_mebibytes():
         torch.ones(100 << 20, dtype=torch.uint8)
@@ -210,24 +225,21 @@ def test_methods_run(tmp_path, monkeypatch, capsys, threads):
         assert row["ratio"] == 1 if row["method"] == "ours" else row["ratio"] > 0
 
 
-@pytest.mark.parametrize(
-    "option, allowed",
-    [
-        ("--repeats=14", "at least 15"),
-        ("--threads=0", "at least 1"),
-        ("--limit=0", "more than 0"),
-        ("--seconds=-1", "more than 0"),
-    ],
-)
-def test_methods_refuses(option, allowed, capsys):
-    with pytest.raises(SystemExit):
-        bench_methods.parse([option])
-    name, value = option.split("=")
-    assert f"{name}: got {value}, allowed is {allowed}" in capsys.readouterr().err
-
-
 def test_methods_refuses_a_missing_device(monkeypatch, capsys):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(SystemExit):
         bench_methods.parse(["--device=cuda"])
     assert "--device: got cuda, allowed is cpu" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("world", COURSES)
+def test_pairs_are_what_calibrate_reads(world, tmp_path):
+    pairs.write(tmp_path, world, 3, seed=0)
+    for kind in ("captions", "questions"):
+        read = read_pairs(tmp_path / f"{kind}.jsonl")
+        drawn = list(pairs.draw(world, 3, seed=0))
+        for (picture, text), (scene, texts) in zip(read, drawn, strict=True):
+            assert text == texts[kind] and set(text.split()) <= set(VOCABULARIES[world])
+            assert Image.open(picture).tobytes() == scene.image.tobytes()
+    named = [f"{item.colour} {item.digit}" for item in scene.objects]
+    assert [name in texts["captions"] for name in named] == [True] * len(named)

@@ -124,7 +124,7 @@ def test_coverage_is_of_the_rows_besides_those_always_kept(problem, data):
     else:
         # The covered rows, then the best of the others by their relevance among all rows.
         candidates = (others & torch.isfinite(visual).all(1)).nonzero()[:, 0]
-        count = math.floor(params["coverage"] * left + 0.5) if left < len(candidates) else 0
+        count = reference.coverage_count(params["coverage"], left, len(candidates))
         ranking = scores.clone()
         ranking[candidates[reference.coverage_positions(len(candidates), count)]] = math.inf
         chosen = others.nonzero()[:, 0]

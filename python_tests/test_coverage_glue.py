@@ -1,53 +1,31 @@
-"""coverage where Python passes it on: select, attach, engine, distributed, the command line.
+"""coverage where Python passes it on: select, attach, engine, the command line.
 
-What it means is tested on the operators, in test_coverage.py.
+What it means is tested on the operators, in test_coverage.py; across ranks in test_distributed.py.
 """
 
 import math
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
-from inputs import problems, related
+from inputs import related
 from tiny_models import SQUARE, Prompt, inputs_for, llava
 
-from mi_pruner_cuda import Mass, attach, distributed, engine, reference, select
+from mi_pruner_cuda import Mass, attach, engine, ops, reference, select
 from mi_pruner_cuda.commands import main
 
 torch.set_num_threads(1)
-SHARES = st.sampled_from([0.0, 0.2, 0.5, 1.0])
 
 
-@given(problem=problems(), coverage=SHARES, redundancy=st.sampled_from([0.0, 1.0]), data=st.data())
-def test_select_is_the_reference(problem, coverage, redundancy, data):
-    visual, text, visual_mask, text_mask = problem
-    counted = len(visual) if visual_mask is None else int(visual_mask.sum())
-    words = len(text) if text_mask is None else int(text_mask.sum())
-    if counted == 0 or (words == 0 and redundancy == 0):
-        return
-    k = data.draw(st.integers(1, counted))
-    options = {"redundancy": redundancy, "coverage": coverage}
-    got = select(visual, text, k, visual_mask=visual_mask, text_mask=text_mask, **options)
-    finite = visual.isfinite().all(1) & (True if visual_mask is None else visual_mask)
-    rows = finite.nonzero()[:, 0]
-    spread = reference.coverage_positions(
-        len(rows), reference.coverage_count(coverage, k, len(rows))
-    )
-    assert set(rows[spread].tolist()) <= set(got.indices.tolist())
-    if coverage in (0.0, 1.0) and k < len(rows) and redundancy == 0:
-        whole = reference.select(visual, text, k, visual_mask, text_mask, coverage=coverage)
-        if coverage == 1.0:
-            assert torch.equal(got.indices, whole[0])
-
-
-def test_half_is_spread_and_half_is_the_best():
+@pytest.mark.parametrize("redundancy", [0.0, 0.7])
+def test_select_passes_it_to_the_operator(redundancy):
     visual, text = related(100, 6, 16)
-    got = select(visual, text, 20, coverage=0.5)
-    spread = set(reference.coverage_positions(100, 10))
-    kept = set(got.indices.tolist())
-    others = [i for i in got.scores.argsort(descending=True).tolist() if i not in spread]
-    assert kept == spread | set(others[:10])
+    mask, words = torch.arange(100) % 4 != 1, torch.arange(6) != 2
+    options = {"redundancy": redundancy, "coverage": 0.5}
+    got = select(visual, text, 20, visual_mask=mask, text_mask=words, **options)
+    expected, scores = ops.select(visual, text, 20, mask, words, **options)
+    assert torch.equal(got.indices, expected) and torch.equal(got.scores, scores)
+    options["coverage"] = 0.0
+    assert not torch.equal(got.indices, ops.select(visual, text, 20, mask, words, **options)[0])
 
 
 @pytest.mark.parametrize("redundancy", [0.0, 0.7])
@@ -64,12 +42,12 @@ def test_rows_that_stay_anyway_are_not_covered_twice(redundancy):
         assert set(got.indices.tolist()) == set(fixed) | spread | set(rest[:10])
 
 
-def test_rows_that_are_not_finite_are_not_covered():
+def test_rows_that_are_not_finite_are_not_covered_around_others():
     visual, text = related(40, 6, 16)
     visual[3::2] = math.nan
     finite = visual.isfinite().all(1).nonzero()[:, 0]
-    for options in ({}, {"always_keep": []}, {"redundancy": 1.0}):
-        got = select(visual, text, 10, coverage=1.0, **options)
+    for redundancy in (0.0, 1.0):
+        got = select(visual, text, 10, always_keep=[], coverage=1.0, redundancy=redundancy)
         assert torch.equal(got.indices, finite[reference.coverage_positions(len(finite), 10)])
 
 
@@ -91,26 +69,11 @@ def test_batches_and_masses():
 def test_plan():
     images = [related(n, 5, 16, seed=n)[0] for n in (20, 30)]
     text = related(20, 5, 16)[1]
-    for keep in ([None, None], [[0], None]):
-        got = engine.plan(images, text, 0.25, coverage=0.5, always_keep=keep)
-        for image, kept, own in zip(images, got.kept, keep, strict=True):
+    for stays in (None, [None, None], [[0], None]):
+        got = engine.plan(images, text, 0.25, coverage=0.5, always_keep=stays)
+        for image, kept, own in zip(images, got.kept, stays or [None, None], strict=True):
             expected = select(image, text, 0.25, coverage=0.5, always_keep=own)
             assert torch.equal(kept, expected.indices)
-    packed = engine.plan(images, text, 0.25, coverage=0.5)
-    assert torch.equal(packed.kept[1], select(images[1], text, 0.25, coverage=0.5).indices)
-
-
-def test_distributed_select():
-    group = torch.distributed
-    group.init_process_group("gloo", store=group.HashStore(), rank=0, world_size=1)
-    try:
-        visual, text = related(40, 5, 16)
-        got = distributed.select(visual, text, 10, coverage=0.5)
-        assert torch.equal(got.indices, select(visual, text, 10, coverage=0.5).indices)
-        with pytest.raises(ValueError, match=r"coverage: got 1\.5, allowed is \[0, 1\]"):
-            distributed.select(visual, text, 10, coverage=1.5)
-    finally:
-        group.destroy_process_group()
 
 
 def test_attach():
@@ -125,7 +88,7 @@ def test_attach():
 
 
 @pytest.mark.parametrize("value", [-0.1, 1.1, math.nan, "half", True])
-@pytest.mark.parametrize("options", [{}, {"always_keep": [0]}])
+@pytest.mark.parametrize("options", [{}, {"always_keep": [0]}, {"always_keep": [0, 1, 2, 3, 4]}])
 def test_what_is_no_share_is_refused(value, options):
     visual, text = related(20, 5, 16)
     with pytest.raises((TypeError, ValueError), match=r"coverage: got .*, allowed is \[0, 1\]"):

@@ -13,6 +13,7 @@ from tiny_models import SQUARE, Prompt, inputs_for
 from zoo import FAMILIES, FIRST_WORD, language_model_call, language_model_of
 
 from mi_pruner_cuda import Critic, Selection, attach, calibrate, demo, select
+from mi_pruner_cuda.commands import calibrate as command
 from mi_pruner_cuda.commands import main
 from mi_pruner_cuda.critic import METHODS
 from mi_pruner_cuda.critic.observe import Observer
@@ -229,7 +230,7 @@ def test_calibrate_refuses():
     refuses(TypeError, "layers: got 0.5", method="attention", layers=[0.5])
     refuses(ValueError, "method: got 'best'", method="best")
     with attach(model, keep=0.5):
-        refuses(RuntimeError, "it has a pruner")
+        refuses(RuntimeError, "it already has a pruner")
     refuses(RuntimeError, "training mode", given=[_train(model)])
     model.eval()
     calls = model.model.language_model._forward_pre_hooks
@@ -345,6 +346,11 @@ def test_the_command_and_what_it_is_for(scene_pairs, tmp_path, capsys):
     assert "critic    none beside the model" in capsys.readouterr().out
     without = json.loads(numbers.read_text())["images"][0]
     assert without["critic"] == "" and without["scores"] != with_critic["scores"]
+
+
+def test_the_command_offers_every_method():
+    """It has the names of its own, so that --help needs no torch."""
+    assert tuple(METHODS) == command.METHODS
 
 
 def test_the_command_says_when_the_pairs_do_not_do(scene_pairs, tmp_path, capsys):

@@ -320,7 +320,7 @@ def test_covered_rows_are_kept_and_the_best_of_the_others():
             if width >= len(finite):
                 assert torch.equal(kept, plain[0].view(-1, width)[b].cpu()), f"case {seed}"
                 continue
-            count = math.floor(coverage * width + 0.5)
+            count = reference.coverage_count(coverage, width, len(finite))
             ranking = own[finite]
             ranking[reference.coverage_positions(len(finite), count)] = math.inf
             expected = finite[reference.top_k(ranking, width)[1]]

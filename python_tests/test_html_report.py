@@ -174,7 +174,7 @@ def test_the_page_says_whether_the_run_kept_the_highest_scores(page):
     assert differ in read.source and agree not in read.source
     read = page(patchwork(), entry(kept=(9, 10, 11)))
     assert agree in read.source and differ not in read.source
-    assert "redundancy > 0" in "".join(read.texts["p"])
+    assert "redundancy or coverage > 0" in "".join(read.texts["p"])
 
 
 def test_long_videos_are_cut_and_the_page_says_so(page):

@@ -65,6 +65,7 @@ scene_utils = load(PLUGIN / "scenes" / "utils.py")
         ({"keep": 0.25, "query": "none"}, {"keep": 0.25, "query": None}, {}),
         ({"keep": 8, "query": "all"}, {"keep": 8, "query": "all"}, {}),
         ({"keep": "mass:0.9"}, {"keep": Mass(0.9)}, {}),
+        ({"keep": 8, "coverage": 0.5}, {"keep": 8, "coverage": 0.5}, {}),
         (
             {"keep": 8, "redundancy": 1, "estimator": "cosine", "positions": "renumbered"},
             {"keep": 8, "redundancy": 1, "estimator": "cosine", "positions": "renumbered"},
@@ -319,7 +320,8 @@ runpy.run_module("lmms_eval", run_name="__main__", alter_sys=True)
 def lmms_eval_python():
     named = os.environ.get("MIPRUNER_LMMS_EVAL")
     built = HERE.parent / ".venv" / "lmms-eval" / "bin" / "python"
-    python = named or (str(built) if built.exists() else sys.executable)
+    # Absolute, as the runs are in a folder of their own; not resolved, or it would leave its venv.
+    python = os.path.abspath(named or (built if built.exists() else sys.executable))
     code = "import importlib.util, sys; sys.exit(importlib.util.find_spec('lmms_eval') is None)"
     if subprocess.run([python, "-c", code], check=False).returncode:
         assert not named, f"MIPRUNER_LMMS_EVAL: {named} has no lmms_eval"

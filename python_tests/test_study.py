@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 BENCH = Path(__file__).resolve().parents[1] / "bench" / "quality"
 sys.path.insert(0, str(BENCH))
@@ -78,12 +79,25 @@ def test_the_reader_is_attach_and_generate(name, positions):
     options = {"keep": 20, "redundancy": 0.0, "positions": positions}
     with attach(reader.model, tokenizer=reader.processor, **options) as pruner:
         answers, kept = [], []
-        for pair in pairs:
+        for question, pair in enumerate(pairs):
             answers += answer_all(reader.model, reader.processor, [pair], quiet=True)
             kept.append(pruner.report[0].indices.numpy())
+            seen = reader.model.get_input_embeddings().weight[pruner.report[0].query]
+            assert torch.equal(reader.text(question), seen)
     right = np.array([said == q.answer for said, q in zip(answers, exam.questions, strict=True)])
     assert 0 < right.sum() < len(right), "questions that are all right or all wrong say little"
     assert np.array_equal(reader.answer(np.stack(kept), positions), right)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_all_text_is_what_attach_takes_for_it(name):
+    exam = draw_exam("demo" if name == "demo" else "study", "study", 5, 1)
+    reader = Reader(MODELS[name], exam, quiet=True)
+    scene = exam.scenes[exam.scene_of[0]]
+    with attach(reader.model, keep=20, tokenizer=reader.processor, query="all") as pruner:
+        answer_all(reader.model, reader.processor, [(scene, exam.questions[0])], quiet=True)
+    seen = reader.model.get_input_embeddings().weight[pruner.report[0].query]
+    assert torch.equal(reader.text(0, "all"), seen)
 
 
 def test_the_reader_takes_changed_rows():
@@ -157,7 +171,7 @@ def run(script, *arguments):
 
 def test_a_small_study(tmp_path):
     store = tmp_path / "model.jsonl"
-    ask = ("--models", MODELS["demo"], "--world", "demo", "--per-family", 2, "--output", tmp_path)
+    ask = ("--models", MODELS["demo"], "--world", "demo", "--per-family", 1, "--output", tmp_path)
     ask += ("--parts", "rules", "--threads", 1)
     done = run("study.py", *ask)
     assert done.returncode == 0, done.stderr
@@ -171,7 +185,7 @@ def test_a_small_study(tmp_path):
 
     tables = run("study_tables.py", "--results", tmp_path)
     assert tables.returncode == 0, tables.stderr
-    for name in ("random", "DivPrune", Ours().name, "10 questions (2 of each family)"):
+    for name in ("random", "DivPrune", Ours().name, "5 questions (1 of each family)"):
         assert name in tables.stdout
     plots = run("study_plots.py", "--results", tmp_path, "--output", tmp_path)
     assert plots.returncode == 0, plots.stderr
@@ -179,6 +193,15 @@ def test_a_small_study(tmp_path):
         "study_accuracy_model.png",
         "study_recall_model.png",
     }
+
+
+def test_a_scene_under_each_method(tmp_path):
+    model = MODELS["study-qwen-3"]
+    (tmp_path / "none.jsonl").write_text("")
+    folders = ("--results", tmp_path, "--output", tmp_path)
+    drawn = run("study_plots.py", *folders, "--scene", 0, "--models", model)
+    assert drawn.returncode == 0, drawn.stderr
+    assert Image.open(tmp_path / "study_scene_study-qwen-3.png").size[0] > 1000
 
 
 def test_leads_are_ours_minus_the_others(tmp_path):

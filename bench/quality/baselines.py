@@ -12,7 +12,6 @@ the CPU; bench/bench_methods.py times them in float32.
 """
 
 from collections.abc import Callable
-from dataclasses import fields
 
 import torch
 from eyes import Eyes, View
@@ -50,8 +49,7 @@ def selector(
     def select(visual: torch.Tensor, text: torch.Tensor, keep) -> Selection:
         n = visual.shape[0]
         view = View() if eyes is None else eyes.next(n)
-        maps = {f.name: getattr(view, f.name) for f in fields(view)}
-        indices = rule.choose(Sight(visual, text, **maps), resolve(keep, n), generator)
+        indices = rule.choose(Sight(visual, text, **vars(view)), resolve(keep, n), generator)
         return Selection(
             indices.to(visual.device),
             torch.zeros(n, device=visual.device),

@@ -1,7 +1,7 @@
 """Draws pictures with texts for calibrating a critic: training scenes, without boxes and answers.
 
-    python bench/quality/pairs.py --world study --output build/pairs
-    python -m mi_pruner_cuda calibrate --model build/models/study-llava-2-unaligned \\
+    python bench/quality/pairs.py --output build/pairs
+    python -m mi_pruner_cuda calibrate --model mi_pruner_cuda/demo/model \\
         --pairs build/pairs/captions.jsonl --output critic.safetensors
 
 Writes PNGs, captions.jsonl (every object named: "there are a red 7 a blue 3 ... in the picture .")
@@ -35,8 +35,7 @@ def caption(scene: Scene) -> str:
 
 def draw(world: str, count: int, seed: int) -> Iterator[tuple[Scene, dict[str, str]]]:
     """Scenes of the training split, each with its texts by the name of their file."""
-    course = COURSES[world]
-    source = course.world("train", seed)
+    source = COURSES[world].world("train", seed)
     for number in range(count):
         rng = np.random.default_rng([seed, 13, number])
         scene = source.scene(rng)

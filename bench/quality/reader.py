@@ -23,7 +23,7 @@ from exam import Exam
 from eyes import Eyes, View
 from tqdm import tqdm
 from transformers import AutoModelForImageTextToText, AutoProcessor
-from vlm_prompt import EOS, IMAGE, PAD
+from vlm_prompt import EOS, IMAGE, PAD, questions_mask
 
 from mi_pruner_cuda.positions import close_gaps
 
@@ -192,11 +192,12 @@ class Reader:
                 tokens[item, at : at + len(behind)] = torch.tensor(behind)
                 starts[question] = item, at + len(own.after) - 1
         index[:, begin:] = len(before) + n + torch.arange(width - begin) % step
+        mask = questions_mask(torch.arange(width), begin, step)
         rows = self._embed[tokens]
         rows[:, len(before) : begin] = visual
         hidden = self.model.model.language_model(
             inputs_embeds=rows,
-            attention_mask=_mask(begin, step, width).expand(len(groups), -1, -1, -1),
+            attention_mask=mask.expand(len(groups), -1, -1, -1),
             position_ids=self._positions(index, positions),
             use_cache=False,
         ).last_hidden_state
@@ -213,12 +214,3 @@ class Reader:
                 own = places[..., item, :]
                 places[..., item, :] = close_gaps(own, own.min())
         return places
-
-
-def _mask(begin: int, step: int, width: int) -> torch.Tensor:
-    """(1, 1, L, L), additive: all see what is before `begin`, and otherwise their own question."""
-    index = torch.arange(width)
-    question = torch.where(index < begin, 0, 1 + (index - begin).div(step, rounding_mode="floor"))
-    visible = (question[None] == 0) | (question[None] == question[:, None])
-    visible &= index[:, None] >= index[None]
-    return torch.zeros(visible.shape).masked_fill(~visible, torch.finfo().min)[None, None]

@@ -6,12 +6,12 @@ from mi_pruner_cuda import Critic, calibrate
 
 PAIRS = 300
 SEED = 7
-# The model's own attention can be looked at with any text about the picture; the other methods need
-# one that names what the picture shows.
-TEXTS = {"attention": "questions", "whitening": "captions", "cca": "captions", "ridge": "captions"}
 
 
 def fit_critic(model, processor, world: str, method: str) -> Critic:
-    """world: "demo" or "study"; method: one of TEXTS."""
-    pairs = [(scene.image, texts[TEXTS[method]]) for scene, texts in draw(world, PAIRS, SEED)]
+    """world: "demo" or "study"; method: as calibrate has them."""
+    # The model's own attention can be looked at with any text about the picture; the other methods
+    # need one that names what the picture shows.
+    kind = "questions" if method == "attention" else "captions"
+    pairs = [(scene.image, texts[kind]) for scene, texts in draw(world, PAIRS, SEED)]
     return calibrate(model, processor, pairs, method)

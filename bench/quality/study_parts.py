@@ -5,13 +5,15 @@ import dataclasses
 from baselines import RULES
 from methods import Method, Ours, Published
 
+from mi_pruner_cuda.critic.calibration import METHODS
+from mi_pruner_cuda.reference import ESTIMATORS
+
 KEEPS = (0.75, 0.5, 0.25, 0.1, 0.05, 0.02)
 TIGHT = (0.25, 0.1)  # where methods differ and answers are still worth having
-ESTIMATORS = ("specific", "posterior", "joint", "cosine")
 TEMPERATURES = (0.02, 0.05, 0.1, 0.2, 1.0)
 REDUNDANCIES = (0.0, 0.1, 0.25, 0.5, 1.0)
 COVERAGES = (0.0, 0.25, 0.5, 0.75, 1.0)
-CRITICS = ("cca", "ridge", "whitening", "attention")
+SPREAD = 0.5  # the coverage at which estimators are compared a second time
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,9 +45,6 @@ def _rules() -> tuple[Run, ...]:
     return (Run(None), *(Run(m, keep) for keep in KEEPS for m in dict.fromkeys(methods)))
 
 
-SPREAD = 0.5  # the coverage at which estimators are compared a second time
-
-
 def _options() -> tuple[Run, ...]:
     """Every estimator, temperature and redundancy; coverage with every redundancy, and half of it
     with every estimator."""
@@ -68,7 +67,7 @@ def _text() -> tuple[Run, ...]:
 
 def _critics() -> tuple[Run, ...]:
     plain = [RELEVANCE, Ours()]
-    mapped = [dataclasses.replace(m, critic=name) for m in plain for name in CRITICS]
+    mapped = [dataclasses.replace(m, critic=name) for m in plain for name in METHODS]
     return tuple(Run(m, keep) for keep in TIGHT for m in dict.fromkeys(plain + mapped))
 
 

@@ -93,7 +93,7 @@ def draw_scene(folder: pathlib.Path, split: str, question: int, path: pathlib.Pa
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--split", choices=("study", "final", "test"), default="study")
+    parser.add_argument("--split", choices=("study", "final"), default="study")
     parser.add_argument("--seed", type=int, default=SEED)
     parser.add_argument("--scene", type=int, metavar="QUESTION", help="also draws that question's")
     parser.add_argument("--models", nargs="+", type=pathlib.Path, default=[], help="for --scene")

@@ -19,7 +19,6 @@ from methods import Ours
 from study import RESULTS, SEED
 from study_parts import (
     COVERAGES,
-    ESTIMATORS,
     KEEPS,
     PARTS,
     REDUNDANCIES,
@@ -30,6 +29,8 @@ from study_parts import (
 )  # fmt: skip
 from study_store import Entry, Result, Store
 from world import STRESS
+
+from mi_pruner_cuda.reference import ESTIMATORS
 
 
 class Measured:
@@ -73,11 +74,16 @@ class Measured:
 
     def lead(self, run: Run, group: str) -> tuple[float, float, float]:
         """Ours minus it, in percent, and the ends of its interval."""
-        ours = self[dataclasses.replace(run, method=Ours())]
+        ours = self[ours_at(run.keep)]
         where = self.groups[group]
         difference = 100 * (ours.right[where].astype(float) - self[run].right[where])
         low, high = interval(difference, self.exam.scene_of[where])
         return float(difference.mean()), low, high
+
+
+def ours_at(keep: float) -> Run:
+    """What the others are compared with."""
+    return Run(Ours(), keep)
 
 
 def rows_of(table: list[list[str]]) -> str:
@@ -108,7 +114,7 @@ def by_group(measured: Measured, runs: dict[str, dict[float, Run]], keep: float)
         line = [name, percent(measured.recall(run))]
         for group in measured.groups:
             cell = percent(measured.accuracy(run, group))
-            if run.method != Ours():
+            if run != ours_at(keep) and ours_at(keep) in measured:
                 mean, low, high = measured.lead(run, group)
                 cell += f" ({mean:+.1f}: {low:+.1f} to {high:+.1f})"
             line.append(cell)
@@ -196,7 +202,7 @@ def measured_in(folder: pathlib.Path, split: str, seed: int) -> Iterator[Measure
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--split", choices=("study", "final", "test"), default="study")
+    parser.add_argument("--split", choices=("study", "final"), default="study")
     parser.add_argument("--seed", type=int, default=SEED)
     parser.add_argument("--results", type=pathlib.Path, default=RESULTS, help="study.py's --output")
     args = parser.parse_args()

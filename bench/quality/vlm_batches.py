@@ -72,10 +72,9 @@ class Batch:
 
     def only(self, rows: torch.Tensor) -> Batch:
         """The same pictures with these visual rows alone, int64 (K)."""
-        patches = ("digit", "colour", "quarter", "centre", "asked", "looks")
-        return dataclasses.replace(
-            self, **{name: getattr(self, name)[..., rows] for name in patches}
-        )
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        patches = {n: value[..., rows] for n, value in values.items() if value.shape[-1] == PATCHES}
+        return dataclasses.replace(self, **patches)
 
     def to(self, device: str) -> Batch:
         return Batch(*(getattr(self, f.name).to(device) for f in dataclasses.fields(self)))

@@ -114,9 +114,20 @@ def share_picture(architecture, words: tuple[str, ...], questions: int, device: 
     rows = slice(len(ids[0]), len(ids[0]) + PATCHES)
     begin = rows.stop + len(ids[1])
     index = torch.arange(begin + questions * BLOCK, device=device)
-    block = torch.where(index < begin, 0, 1 + (index - begin).div(BLOCK, rounding_mode="floor"))
-    same = (block[None] == 0) | (block[None] == block[:, None])
-    visible = same & (index[:, None] >= index[None])
-    mask = torch.zeros(visible.shape, device=device).masked_fill(~visible, torch.finfo().min)
     alone = torch.where(index < begin, index, begin + (index - begin) % BLOCK)
-    return Shared(*ids, rows, begin, mask[None, None], architecture.positions(alone))
+    mask = questions_mask(index, begin, BLOCK)
+    return Shared(*ids, rows, begin, mask, architecture.positions(alone))
+
+
+def questions_mask(index: torch.Tensor, begin: int, block: int) -> torch.Tensor:
+    """(1, 1, L, L), additive and causal: all see what is before ``begin``, and their own block.
+
+    Args:
+        index: 0 to L - 1.
+        begin: where the first question stands; block: positions of each.
+    """
+    number = torch.where(index < begin, 0, 1 + (index - begin).div(block, rounding_mode="floor"))
+    visible = (number[None] == 0) | (number[None] == number[:, None])
+    visible &= index[:, None] >= index[None]
+    mask = torch.zeros(visible.shape, device=index.device)
+    return mask.masked_fill(~visible, torch.finfo().min)[None, None]

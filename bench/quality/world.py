@@ -34,6 +34,7 @@ TEMPLATES = {
         "tell me the {w} of the {s} {d} .",
     ),
 }
+# The shipped models' ids count "more", "than" and "above" too; no question has them.
 VOCABULARY = (
     *scenes.VOCABULARY, "more", "than", "or", "above", "bright", "dark", NOWHERE, *TOTALS,
 )  # fmt: skip

@@ -1,11 +1,11 @@
 """calibrate: fits a critic to a model from a file of pictures and texts, and saves it."""
 
-import importlib.util
 import sys
 import time
 
 from ..output_path import check_output
 from . import prune, values
+from .checks import check_device, check_file, check_installed
 from .errors import UserError
 
 HELP = "fits a critic, by which prune compares rows and words, to a model"
@@ -33,25 +33,18 @@ def add_arguments(parser) -> None:
         "not given",
     )  # fmt: skip
     add("--limit", type=values.count, metavar="N", help="takes the first N pairs only")
-    add("--dtype", choices=("auto", "float32", "float16", "bfloat16"), default="auto", help=" ")
-    add("--device", default="cpu", help="of torch")
-    add("--threads", type=values.count, help="of torch on the CPU")
+    prune.add_machine_options(parser)
 
 
 def run(arguments) -> None:
     """Fits, saves, and says how well the critic fits."""
-    try:
-        check_output(arguments.output, ["safetensors"])
-    except (OSError, ValueError) as error:
-        raise UserError(str(error).replace("path:", "output:", 1)) from error
+    check_file("output", arguments.output, lambda path: check_output(path, ["safetensors"]))
     if arguments.layers and arguments.method != "attention":
         raise UserError("layers: allowed only with method attention")
-    for package, name in (("torch", "torch"), ("transformers", "transformers"), ("PIL", "Pillow")):
-        if importlib.util.find_spec(package) is None:
-            raise UserError(f"needs {name}: pip install 'mi_pruner_cuda[demo]'")
+    check_installed("torch", "transformers", "PIL")
     from ..critic.pairs import read_pairs
 
-    prune.check_device(arguments.device)
+    check_device(arguments.device)
     try:
         pairs = read_pairs(arguments.pairs)[: arguments.limit]
     except (OSError, ValueError) as error:

@@ -6,12 +6,13 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from .._checks import ESTIMATORS
 from ..output_path import check_output
 from . import values
+from .checks import check_device, check_file, check_installed
 from .errors import UserError
 
 HELP = "answers a question about pictures with a part of their visual tokens"
-ESTIMATORS = ("specific", "posterior", "joint", "cosine")
 
 
 @dataclass
@@ -74,6 +75,12 @@ def add_options(parser, keep: str, new_tokens: int, redundancy: float = 0.0) -> 
     )  # fmt: skip
     add("--positions", choices=("original", "renumbered"), default="original", help=" ")
     add("--max-new-tokens", type=values.count, default=new_tokens, metavar="N", help=" ")
+    add_machine_options(parser)
+
+
+def add_machine_options(parser) -> None:
+    """What the model is loaded as, and what it runs on."""
+    add = parser.add_argument
     add("--dtype", choices=("auto", "float32", "float16", "bfloat16"), default="auto", help=" ")
     add("--device", default="cpu", help="of torch")
     add("--threads", type=values.count, help="of torch on the CPU")
@@ -102,23 +109,15 @@ def run(arguments) -> None:
 def check_outputs(plot: str | None, numbers: str | None, page: str | None = None) -> None:
     """Refuses what cannot be written before a model is loaded for it."""
     if page:
-        _check_file("report", page, lambda path: check_output(path, ["htm", "html"]))
+        check_file("report", page, lambda path: check_output(path, ["htm", "html"]))
     if plot:
         if importlib.util.find_spec("matplotlib") is None:
             raise UserError("plot: needs matplotlib: pip install 'mi_pruner_cuda[plot]'")
         from ..plotting import check_writable
 
-        _check_file("plot", plot, check_writable)
+        check_file("plot", plot, check_writable)
     if numbers and (os.path.isdir(numbers) or not os.path.isdir(os.path.dirname(numbers) or ".")):
         raise UserError(f"json: {numbers} cannot be written: not a file in an existing folder")
-
-
-def _check_file(option: str, path: str, check) -> None:
-    """check: raises for a path that cannot be written, which it calls "path"."""
-    try:
-        check(path)
-    except (OSError, ValueError) as error:
-        raise UserError(str(error).replace("path:", f"{option}:", 1)) from error
 
 
 def run_prompt(arguments, images: list, model: str, compare: bool) -> Result:
@@ -132,9 +131,7 @@ def run_prompt(arguments, images: list, model: str, compare: bool) -> Result:
             otherwise the first would pay for the second.
     """
     pictures = _pictures(images)
-    for package in ("torch", "transformers"):
-        if importlib.util.find_spec(package) is None:
-            raise UserError(f"needs {package}: pip install 'mi_pruner_cuda[demo]'")
+    check_installed("torch", "transformers")
     from .session import Session, quiet
 
     check_device(arguments.device)
@@ -224,8 +221,7 @@ def write_json(path: str, arguments, result: Result) -> None:
 
 
 def _pictures(images: list) -> list:
-    if importlib.util.find_spec("PIL") is None:
-        raise UserError("needs Pillow: pip install 'mi_pruner_cuda[demo]'")
+    check_installed("PIL")
     from ..picture import to_picture
 
     try:
@@ -244,17 +240,6 @@ def _critic(given: str | None):
         return Critic.load(given)
     except (FileNotFoundError, ValueError) as error:
         raise UserError(error) from error
-
-
-def check_device(device: str) -> None:
-    """Refuses a device that torch does not have."""
-    import torch
-
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:  # the latter: a torch without CUDA
-        first = (str(error).splitlines() or [""])[0]
-        raise UserError(f"device: {device} is not available: {first}") from error
 
 
 def _milliseconds(pruned: float, full: float | None) -> str:

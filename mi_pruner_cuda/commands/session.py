@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from .. import attach
 from ..huggingface.models import image_token_of
+from ..huggingface.turn import user_turn
 from .errors import UserError
 
 # What transformers raises for a folder or an id that it cannot load.
@@ -86,14 +87,7 @@ class Session:
         ids = tokenizer(question, add_special_tokens=False)["input_ids"]
         if set(ids) <= set(tokenizer.all_special_ids):  # among them the one for unknown words
             raise UserError(f"question: {question!r} has no word that the model knows")
-        content = [{"type": "image"} for _ in pictures] + [{"type": "text", "text": question}]
-        text = self.processor.apply_chat_template(
-            [{"role": "user", "content": content}], add_generation_prompt=True
-        )
-        # A template that begins with the BOS token has it already.
-        bos = getattr(tokenizer, "bos_token", None)
-        own = {"add_special_tokens": False} if bos and text.startswith(bos) else {}
-        inputs = self.processor(images=pictures, text=text, return_tensors="pt", **own)
+        inputs = user_turn(pictures, question, self.processor)
         return inputs.to(self.model.device, self.model.dtype)
 
     def answer(

@@ -8,13 +8,12 @@ logits between them.
 """
 
 import contextlib
-import inspect
 from dataclasses import dataclass, replace
 
 import torch
 
 from ..huggingface import compiled
-from ..huggingface.call import Call
+from ..huggingface.call import Call, named
 from ..huggingface.layout import Scene
 from ..huggingface.models import find_parts
 from ..huggingface.query import Query
@@ -54,9 +53,7 @@ class Observer:
         self._parts = find_parts(model)
         if model.training:
             raise RuntimeError("model: it is in training mode; call eval() first")
-        for module in (self._parts.base, self._parts.language_model):
-            if any(compiled.is_ours(hook, module) for hook in module._forward_pre_hooks.values()):
-                raise RuntimeError("model: it has a pruner; call that one's detach() first")
+        compiled.check_unhooked(self._parts.base, self._parts.language_model)
         self._query = Query(self._parts, "question", tokenizer)
         self._layers = [_Layer(number, self._parts.language_model) for number in layers]
         self._handles: list = []
@@ -94,7 +91,9 @@ class Observer:
         found, columns, asked = self._found
         logits = None
         if self._layers:
-            logits = torch.stack([layer.logits(asked, columns) for layer in self._layers]).mean(0)
+            # Layers may lie on devices of their own.
+            made = [layer.logits(asked, columns).to(found.visual) for layer in self._layers]
+            logits = torch.stack(made).mean(0)
         return _finite(replace(found, logits=logits))
 
     def _before(self, module, hook) -> None:
@@ -105,9 +104,7 @@ class Observer:
         self._handles.append(module.register_forward_hook(compiled.outside(hook, module)))
 
     def _note_call(self, base, args, kwargs) -> None:
-        # Some classes pass the ids by position.
-        named = zip(inspect.signature(base.forward).parameters, args, strict=False)
-        inputs = {**dict(named), **kwargs}
+        inputs = named(base, args, kwargs)
         self._call = Call(inputs.get("input_ids"), inputs)
 
     def _look(self, module, args, kwargs) -> None:
@@ -215,5 +212,4 @@ def _finite(seen: Observation) -> Observation:
         raise ValueError("all its visual rows, or all its text rows, hold NaN or Inf")
     if seen.logits is None:
         return Observation(seen.visual[rows], seen.text[words])
-    logits = seen.logits.to(rows.device)[words][:, rows]
-    return Observation(seen.visual[rows], seen.text[words], logits)
+    return Observation(seen.visual[rows], seen.text[words], seen.logits[words][:, rows])

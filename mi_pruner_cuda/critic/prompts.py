@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import torch
 
+from ..huggingface.turn import user_turn
 from ..picture import to_picture
 
 
@@ -31,20 +32,10 @@ def _write(pair, processor):
     if processor is None:
         raise ValueError("got (picture, text) without a processor, allowed are model inputs there")
     picture, text = to_picture(pair[0]), pair[1]
-    marker = getattr(processor, "image_token", None) or ""
+    marker = getattr(processor, "image_token", None)
     if marker and marker in text:
         raise ValueError(f"text: it contains {marker!r}, which stands for an image")
-    if getattr(processor, "chat_template", None):
-        content = [{"type": "image"}, {"type": "text", "text": text}]
-        prompt = processor.apply_chat_template(
-            [{"role": "user", "content": content}], add_generation_prompt=True
-        )
-    else:
-        prompt = f"{marker}{text}"
-    # A template that begins with the BOS token has it already.
-    bos = getattr(getattr(processor, "tokenizer", None), "bos_token", None)
-    own = {"add_special_tokens": False} if bos and prompt.startswith(bos) else {}
-    return processor(images=[picture], text=[prompt], return_tensors="pt", **own)
+    return user_turn([picture], text, processor)
 
 
 def _place(value, model):

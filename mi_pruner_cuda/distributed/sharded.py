@@ -7,7 +7,7 @@ import torch
 
 from .. import ops
 from ..budget import Mass, resolve
-from ..selection import reason_for, with_coverage
+from ..selection import noted, reason_for, with_coverage
 from .agreement import Call, agree
 from .relevance import cosines, relevance
 from .wire import Wire
@@ -94,13 +94,11 @@ def select(
     sizes = [header.rows for header in headers]
     scores = wire.gather_unequal(own.masked_fill(~call.counted, math.nan), sizes)
     indices, reason = _choose(scores, text, keep, estimator, coverage)
-    if critic is not None:
-        reason += "; compared by a critic"
     offset = sum(sizes[: wire.rank])
     end = offset + visual_shard.shape[0]
     indices = indices.to(visual_shard.device)
     all_scores = scores.masked_fill(scores.isnan(), -math.inf).to(visual_shard.device)
-    return ShardSelection(
+    selection = ShardSelection(
         indices=indices,
         local_indices=indices[(indices >= offset) & (indices < end)] - offset,
         scores=all_scores[offset:end],
@@ -109,6 +107,7 @@ def select(
         reason=reason,
         offset=offset,
     )
+    return noted(selection, critic)
 
 
 def _score(call: Call, n: int, wire: Wire) -> torch.Tensor:

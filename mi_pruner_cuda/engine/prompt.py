@@ -68,7 +68,7 @@ class PrunedPrompt:
         if numbering == "original":
             values, largest = kept, positions
         elif numbering == "renumbered":
-            values = kept if not kept.numel() else close_gaps(kept, positions.min())
+            values = close_gaps(kept, positions.min()) if kept.numel() else kept
             largest = values
         else:
             raise ValueError(

@@ -1,5 +1,6 @@
 """One forward of the vision-and-language module, as the hook before it sees it."""
 
+import inspect
 from dataclasses import dataclass
 
 import torch
@@ -33,7 +34,9 @@ class Call:
         return self._encoded(kind) is not None or self.pixels(kind) is not None
 
     def is_of_generate(self) -> bool:
-        """Whether images or videos were encoded beforehand, as generate of transformers 5 does."""
+        """Whether images or videos were encoded beforehand, as generate does since transformers
+        5.18.
+        """
         return any(self._encoded(kind) is not None for kind in KINDS)
 
     def check_whole(self) -> None:
@@ -67,3 +70,10 @@ class Call:
 
     def _encoded(self, kind: str):
         return (self.inputs.get("mm_encoder_outputs") or {}).get(kind)
+
+
+def named(module, args: tuple, kwargs: dict) -> dict:
+    """All arguments of a module's forward by name: some classes pass some by position."""
+    if not args:
+        return dict(kwargs)
+    return {**dict(zip(inspect.signature(module.forward).parameters, args, strict=False)), **kwargs}

@@ -18,9 +18,16 @@ def outside(hook, module: nn.Module):
     return wrapped
 
 
-def is_ours(hook, module: nn.Module) -> bool:
-    """Whether this is a hook that a pruner has on this module."""
-    return getattr(hook, "mipruner_module", None) is module
+def check_unhooked(*modules: nn.Module) -> None:
+    """Refuses modules that have hooks of ours.
+
+    Raises:
+        RuntimeError.
+    """
+    for module in modules:
+        for hook in module._forward_pre_hooks.values():
+            if getattr(hook, "mipruner_module", None) is module:
+                raise RuntimeError("model: it already has a pruner; call that one's detach() first")
 
 
 def forget() -> None:

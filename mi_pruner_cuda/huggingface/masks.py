@@ -61,15 +61,18 @@ def _maker(base):
         from transformers.masking_utils import create_masks_for_generate as function
     else:
         function = own
-    old_names = "input_embeds" in inspect.signature(function).parameters  # transformers 4
+    taken = inspect.signature(function).parameters
 
     def make(config, embeddings, mask, cache, types):
         arguments = {"config": config, "attention_mask": mask.long(), "position_ids": None}
-        if old_names:
-            arguments |= {"input_embeds": embeddings, "past_key_values": cache}
-            arguments["cache_position"] = _new_columns(embeddings, cache)
-        else:
-            arguments |= {"inputs_embeds": embeddings, "cache": cache}
+        versions = {
+            "inputs_embeds": embeddings,
+            "input_embeds": embeddings,  # transformers 4
+            "cache": cache,
+            "past_key_values": cache,  # before transformers 5.24
+            "cache_position": _new_columns(embeddings, cache),  # transformers 4
+        }
+        arguments |= {name: value for name, value in versions.items() if name in taken}
         return function(**arguments, **(types if own is not None else {}))
 
     return make

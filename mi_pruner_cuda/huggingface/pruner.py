@@ -10,7 +10,6 @@ What happens in one forward of an attached model:
 4. A hook after the language model notes on the cache which columns it holds (columns.CacheState).
 """
 
-import inspect
 import threading
 from dataclasses import replace
 
@@ -18,7 +17,7 @@ import torch
 
 from ..critic.attached import critic_for
 from . import compiled, masks, planes
-from .call import KINDS, Call
+from .call import KINDS, Call, named
 from .choose import Options, choose
 from .columns import CacheState, kept_columns, next_positions, renumber
 from .layout import Scene
@@ -76,7 +75,7 @@ def attach(
 
     A cache knows that it is pruned: later steps and turns on it go on correctly while the pruner is
     attached, and new images in them are pruned too. Chunked prefill is refused. Assisted decoding
-    works with transformers 5; what is guessed is no part of the question.
+    works with transformers 5.18 and newer; what is guessed is no part of the question.
 
     Args:
         model: a transformers vision-language model, in eval mode: one that
@@ -123,10 +122,7 @@ def attach(
     options.check()
     parts = find_parts(model)
     options = replace(options, critic=critic_for(critic, model))
-    for module in (parts.model, parts.base, parts.language_model):
-        for hook in module._forward_pre_hooks.values():
-            if compiled.is_ours(hook, module):
-                raise RuntimeError("model: it already has a pruner; call that one's detach() first")
+    compiled.check_unhooked(parts.model, parts.base, parts.language_model)
     return Pruner(parts, options, Query(parts, query, tokenizer))
 
 
@@ -207,13 +203,13 @@ class Pruner:
 
     def _note_outputs(self, model, args, kwargs):
         """Before the model with its head: arguments that need the logits of every column."""
-        inputs = _named(model, args, kwargs)
+        inputs = named(model, args, kwargs)
         self._forget_outputs()  # an interrupt (KeyboardInterrupt) runs no hook after the module
-        labels = inputs.get("labels")
+        labels, changed = inputs.get("labels"), None
         if labels is not None and bool((labels == _NO_LABEL).all()):
             # PaliGemma's processor returns these with every prompt; there is no loss to take.
-            return (), inputs | {"labels": None}
-        if labels is not None:
+            changed = (), inputs | {"labels": None}
+        elif labels is not None:
             self._now.refused = (
                 "labels: the loss would be taken at columns that pruning moves; detach() the pruner"
             )
@@ -224,7 +220,7 @@ class Pruner:
             )
         elif kept is not None:
             self._now.kept_logits = kept
-        return None
+        return changed
 
     def _forget_outputs(self, *_) -> None:
         self._now.refused, self._now.kept_logits = None, 0
@@ -234,7 +230,7 @@ class Pruner:
         self._forget_call()  # see _note_outputs
         if base.training:
             raise RuntimeError("model: it is in training mode; call eval() or detach() the pruner")
-        inputs = _named(base, args, kwargs)
+        inputs = named(base, args, kwargs)
         ids = inputs.get("input_ids")
         past = cache_length(given_cache(inputs))
         if ids is None and inputs.get("inputs_embeds") is not None and past == 0:
@@ -297,7 +293,7 @@ class Pruner:
 
     def _prune(self, module, args, kwargs):
         """Before the language model."""
-        inputs = _named(module, args, kwargs)
+        inputs = named(module, args, kwargs)
         if inputs.get("inputs_embeds") is None:
             return None
         given = self._now.call is None or self._now.call.inputs.get("position_ids") is not None
@@ -416,10 +412,3 @@ class Pruner:
             (embeddings, mask),
             columns,
         )
-
-
-def _named(module, args: tuple, kwargs: dict) -> dict:
-    """All arguments by name."""
-    if not args:
-        return dict(kwargs)
-    return {**dict(zip(inspect.signature(module.forward).parameters, args, strict=False)), **kwargs}

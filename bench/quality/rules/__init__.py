@@ -7,9 +7,9 @@ distinct rows, ascending, ties to the lower index, the same rows for the same ge
 see the same things: rows after the projector, the question's word embeddings, attention maps of the
 unpruned model.
 
-They choose in double precision on the CPU, or, to be timed, in float32 on the rows' own device.
-Ties go to the lower index in double precision only: in float32 the rules cost what their papers
-ask for and no more, and torch decides between equal rows.
+`choose` works in double precision on the CPU; `pick`, which is timed, in the precision and on the
+device that it is given. Ties go to the lower index in double precision only: in float32 the rules
+cost what their papers ask for and no more, and torch decides between equal rows.
 """
 
 from .attention import fastervlm, fastv, visionzip, vispruner

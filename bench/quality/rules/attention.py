@@ -9,7 +9,7 @@ from .contract import Sight, check, rule
 from .numbers import cosines, highest, without
 
 
-@rule("FasterVLM", "2412.01818v1", {"cls_attention"}, nested=True)
+@rule("FasterVLM", "2412.01818v1", {"cls_attention"})
 def fastervlm(sight: Sight, k: int, generator) -> torch.Tensor:
     """The rows that [CLS] looks at most.
 
@@ -70,7 +70,7 @@ def _later_of_closest(rows: torch.Tensor, count: int) -> torch.Tensor:
     return barrier < 0
 
 
-@rule("FastV", "2403.06764", {"text_attention"}, nested=True)
+@rule("FastV", "2403.06764", {"text_attention"})
 def fastv(sight: Sight, k: int, generator) -> torch.Tensor:
     """The rows that the prompt looks at most in the language model's second layer.
 

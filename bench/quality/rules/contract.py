@@ -1,7 +1,7 @@
 """What a rule sees, and what it promises."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 
 import torch
@@ -27,11 +27,10 @@ class Sight:
 
     def check(self) -> None:
         """Raises ValueError naming the field, what was given and what is allowed."""
-        n = self.visual.shape[0]
-        if self.visual.dim() != 2 or n == 0:
+        if self.visual.dim() != 2 or len(self.visual) == 0:
             raise ValueError(f"visual: got {tuple(self.visual.shape)}, allowed is (N >= 1, D)")
-        if self.text.dim() != 2 or self.text.shape[1] != self.visual.shape[1]:
-            width = self.visual.shape[1]
+        n, width = self.visual.shape
+        if self.text.dim() != 2 or self.text.shape[1] != width:
             raise ValueError(f"text: got {tuple(self.text.shape)}, allowed is (M, {width})")
         for name in ("visual", "text", *sorted(MAPS)):
             value = getattr(self, name)
@@ -63,8 +62,8 @@ class Rule:
     name: as in its paper; paper: its arXiv id, or "" for what needs none.
     needs: the maps that it looks at.
     pick: (sight, k, generator) -> int64 (k), distinct, in any order, on the sight's device. Checks
-        nothing; works in the precision of the sight.
-    nested: what it picks for k begins, in that order, with what it picks for less.
+        nothing; works in the precision of the sight, float64 or float32. Equal rows tie in float64
+        only.
     rows: for a rule that changes what it keeps, (sight, k) -> its k rows (k, D), in the order of
         what choose returns; None for all others.
     """
@@ -73,55 +72,23 @@ class Rule:
     paper: str
     needs: frozenset[str]
     pick: Pick
-    nested: bool = False
     rows: Callable[[Sight, int], torch.Tensor] | None = None
 
     def choose(
-        self,
-        sight: Sight,
-        k: int,
-        generator: torch.Generator | None = None,
-        *,
-        dtype: torch.dtype = torch.float64,
-        device: torch.device | str | None = "cpu",
+        self, sight: Sight, k: int, generator: torch.Generator | None = None
     ) -> torch.Tensor:
-        """int64 (k), ascending and distinct, on the device that it was computed on.
+        """int64 (k), ascending and distinct; computed in double precision, on the CPU.
 
         Args:
             sight: the image and the question.
             k: in [1, N].
-            generator: None takes torch's own.
-            dtype: precision to compute in, float64 or float32. Equal rows tie in float64 only.
-            device: to compute on; None leaves all where it is.
+            generator: on the CPU; None takes torch's own.
 
         Raises:
             ValueError: naming the argument, what was given and what is allowed.
         """
-        return self.choose_each(sight, [k], generator, dtype=dtype, device=device)[0]
-
-    def choose_each(
-        self,
-        sight: Sight,
-        budgets: Iterable[int],
-        generator: torch.Generator | None = None,
-        *,
-        dtype: torch.dtype = torch.float64,
-        device: torch.device | str | None = "cpu",
-    ) -> list[torch.Tensor]:
-        """What choose gives for each budget; of a nested rule for the price of the largest.
-
-        A nested rule that draws does so once for all of them. Arguments and errors are choose's.
-        """
-        budgets = list(budgets)
-        if dtype not in (torch.float64, torch.float32):
-            raise ValueError(f"dtype: got {dtype}, allowed are torch.float64 and torch.float32")
-        for k in budgets:
-            check(sight, k, self.name, self.needs)
-        sight = sight.to(dtype, device)
-        if self.nested and budgets:
-            order = self.pick(sight, max(budgets), generator)
-            return [order[:k].sort().values for k in budgets]
-        return [self.pick(sight, k, generator).sort().values for k in budgets]
+        check(sight, k, self.name, self.needs)
+        return self.pick(sight.to(torch.float64, "cpu"), k, generator).sort().values
 
 
 def check(sight: Sight, k: int, name: str, needs: frozenset[str]) -> None:
@@ -140,6 +107,6 @@ def needs_text(sight: Sight, name: str) -> None:
         raise ValueError(f"text: got 0 rows, allowed is at least 1: {name} compares rows with it")
 
 
-def rule(name: str, paper: str = "", needs=(), nested=False, rows=None) -> Callable[[Pick], Rule]:
+def rule(name: str, paper: str = "", needs=(), rows=None) -> Callable[[Pick], Rule]:
     """Makes a Rule of the function that picks."""
-    return lambda pick: Rule(name, paper, frozenset(needs), pick, nested, rows)
+    return lambda pick: Rule(name, paper, frozenset(needs), pick, rows)

@@ -8,7 +8,7 @@ from .contract import Sight, rule
 from .numbers import cosines, greedy, highest, settled, without
 
 
-@rule("DivPrune", "2503.02175", nested=True)
+@rule("DivPrune", "2503.02175")
 def divprune(sight: Sight, k: int, generator) -> torch.Tensor:
     """The subset whose closest pair is farthest apart, greedily.
 
@@ -31,7 +31,7 @@ def divprune(sight: Sight, k: int, generator) -> torch.Tensor:
     return greedy(k, nearest, after)
 
 
-@rule("DART", "2502.11494", nested=True)
+@rule("DART", "2502.11494")
 def dart(sight: Sight, k: int, generator, pivots: int = 8) -> torch.Tensor:
     """Pivots, and the rows that duplicate them least.
 

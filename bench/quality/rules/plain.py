@@ -8,7 +8,7 @@ from .contract import Sight, needs_text, rule
 from .numbers import cosines, highest
 
 
-@rule("random", nested=True)
+@rule("random")
 def random(sight: Sight, k: int, generator) -> torch.Tensor:
     """Any k rows, each set as likely as the next."""
     device = generator.device if generator else sight.visual.device
@@ -40,7 +40,7 @@ def square(n: int) -> tuple[int, int]:
     return (side, side) if side * side == n else (1, n)
 
 
-@rule("maximum cosine", nested=True)
+@rule("maximum cosine")
 def maximum_cosine(sight: Sight, k: int, generator) -> torch.Tensor:
     """The rows most similar to any word of the question: the k largest max_j cos(v_i, t_j)."""
     needs_text(sight, "maximum cosine")

@@ -11,7 +11,7 @@ from .numbers import SLACK, cosines, greedy, highest, settled, unit
 RANK_SLACK = {torch.float64: SLACK, torch.float32: 1e-5}  # a residual below it is rounding
 
 
-@rule("CDPruner", "2506.10967", nested=True)
+@rule("CDPruner", "2506.10967")
 def cdpruner(sight: Sight, k: int, generator) -> torch.Tensor:
     """A determinantal point process (DPP) conditioned on the question, its greedy maximum.
 
@@ -99,7 +99,7 @@ def trimtokenator(sight: Sight, k: int, generator, candidates: float = 2.0) -> t
     return near[greedy(k, spread, after)]
 
 
-@rule("MMTok", "2508.18264", nested=True)
+@rule("MMTok", "2508.18264")
 def mmtok(
     sight: Sight,
     k: int,
