@@ -1,6 +1,8 @@
 /* Times mipruner_select on small inputs: bench_c_api.py compiles and runs this.
  *
  *     call_overhead ROWS COLUMNS WORDS KEEP    prints microseconds per call, the median of batches
+ *
+ * By relevance alone, which is the least work, so that the call itself shows.
  */
 #include <mipruner/mipruner.h>
 #include <stdio.h>
@@ -37,6 +39,8 @@ int main(int argc, char** argv) {
   const mipruner_view text = {random_rows(words * columns), words, columns, 0, 0, 0};
   mipruner_select_params params = mipruner_select_default_params();
   params.n_keep = (int32_t)atol(argv[4]);
+  params.redundancy = 0;
+  params.coverage = 0;
   int32_t* kept = malloc((size_t)rows * sizeof *kept);
   mipruner_context* context = NULL;
   if (!kept || mipruner_init(NULL, &context) < 0) return 1;

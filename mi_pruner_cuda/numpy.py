@@ -12,7 +12,7 @@ import os
 
 import numpy as np
 
-from . import _C, _checks
+from . import _C, _checks, defaults
 from .selection import Selection
 
 __all__ = ["mutual_information", "normalize", "select", "top_k"]
@@ -76,10 +76,10 @@ def select(
     k: int,
     visual_mask=None,
     text_mask=None,
-    temperature: float = 0.1,
-    redundancy: float = 0.0,
-    estimator: str = "specific",
-    coverage: float = 0.0,
+    temperature: float = defaults.TEMPERATURE,
+    redundancy: float = defaults.REDUNDANCY,
+    estimator: str = defaults.ESTIMATOR,
+    coverage: float = defaults.COVERAGE,
     *,
     dtype: str | None = None,
     threads: int | None = None,
@@ -87,7 +87,7 @@ def select(
     """The k rows to keep, and every row's relevance.
 
     Args: as in mutual_information, and
-        text: M = 0 selects without text, by redundancy alone, and needs redundancy > 0.
+        text: M = 0 selects without text, by redundancy alone, which must be > 0 then.
         k: at least 1; more than N keeps all N. From a ratio: mi_pruner_cuda.keep_count(n, ratio).
         redundancy: lambda >= 0; 0 is exactly the top k by relevance.
         coverage: in [0, 1], the share of the k rows that is spread evenly over the rows that count

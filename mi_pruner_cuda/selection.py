@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any
 
+from . import defaults
 from .budget import Mass, keep_count, resolve
 
 __all__ = ["Mass", "Selection", "keep_count", "select"]
@@ -34,25 +35,32 @@ def select(
     *,
     visual_mask=None,
     text_mask=None,
-    temperature: float = 0.1,
-    redundancy: float = 0.0,
-    estimator: str = "specific",
+    temperature: float = defaults.TEMPERATURE,
+    redundancy: float | None = None,
+    estimator: str = defaults.ESTIMATOR,
     always_keep=None,
     critic=None,
-    coverage: float = 0.0,
+    coverage: float | None = None,
 ) -> Selection:
     """The visual rows that carry the most information about the text rows.
+
+    Unless told otherwise half of them are spread evenly over all rows, and what the others share
+    with rows already chosen counts against them a little: of all combinations that
+    bench/quality/study.py measured, the one that keeps most answers. redundancy=0, coverage=0 is
+    the top K by relevance.
 
     Args:
         visual: (N, D) or (B, N, D) float32, float16 or bfloat16, after the projector.
         text: (M, D) or (B, M, D), the question's token embeddings, same dtype and device. M = 0
-            selects without text, by redundancy alone, and needs redundancy > 0.
+            selects without text, by redundancy alone, which must be > 0 then.
         keep: an int >= 1 (exact count; more than N keeps all), a float in (0, 1] (keep_count of the
             rows that are not masked) or Mass(share) ((N, D) only).
         visual_mask: bool (N) or (B, N), True where the row counts; masked rows are never selected.
         text_mask: bool (M) or (B, M).
         temperature: tau > 0.
-        redundancy: lambda >= 0; 0 is exactly the top K by relevance.
+        redundancy: lambda >= 0, the weight of what a row shares with those already chosen. None:
+            defaults.REDUNDANCY, or 0 with keep=Mass(share), as only the best rows by relevance
+            hold the share.
         estimator: "specific", "posterior", "joint" or "cosine".
         always_keep: indices into the N rows ((N, D) only) that are kept whatever their score, as
             part of the K. With redundancy > 0 the other rows are chosen greedily among themselves.
@@ -62,13 +70,15 @@ def select(
         coverage: in [0, 1], the share of the K rows, those of always_keep aside, that is spread
             evenly over the other rows that count, whatever they hold
             (reference.coverage_positions); the rest is chosen as always. It keeps something of the
-            whole picture where relevance alone would keep one object.
+            whole picture where relevance alone would keep one object. None: defaults.COVERAGE, or
+            0 with keep=Mass(share).
 
     Raises:
         TypeError, ValueError: naming the argument, what was given and what is allowed.
     """
     from . import ops
 
+    redundancy, coverage = defaults.choice(keep, redundancy, coverage)
     ops.check_relevance(visual, text, visual_mask, text_mask, temperature, estimator)
     ops.check_choice(text, redundancy, coverage)
     if critic is not None:

@@ -8,7 +8,10 @@ import math
 import torch
 from zoo import language_model_call, language_model_of, logits_of
 
-from mi_pruner_cuda import reference
+from mi_pruner_cuda import defaults, reference
+
+# The reference itself is the bare equation, without either.
+DEFAULTS = {"redundancy": defaults.REDUNDANCY, "coverage": defaults.COVERAGE}
 
 QUERY = [70, 71, 72, 73]  # the words that every test asks about
 
@@ -35,7 +38,9 @@ def kept_columns(model, inputs, visuals, ratio, **method) -> list[list[int]]:
             for pool in pools_of(visual):
                 columns = [visual.columns[i] for i in pool]
                 k = min(len(pool), max(1, math.floor(ratio * len(pool) + 0.5)))
-                chosen, _ = reference.select(embeddings[b, columns], words, k, **method)
+                chosen, _ = reference.select(
+                    embeddings[b, columns], words, k, **{**DEFAULTS, **method}
+                )
                 kept -= set(columns) - {columns[i] for i in chosen.tolist()}
         rows.append(sorted(kept))
     return rows

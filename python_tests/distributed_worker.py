@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 from inputs import related
 
-from mi_pruner_cuda import Mass, distributed
+from mi_pruner_cuda import Mass, defaults, distributed
 
 # Everything in torch.distributed that sends a tensor; select is only to use the first.
 SENDING = [
@@ -34,6 +34,10 @@ class Case:
     sizes: list[int]
     mask: torch.Tensor | None = None
     options: dict = field(default_factory=dict)
+
+    def __post_init__(self):
+        # By relevance alone, unless a case is about coverage.
+        self.options = {"coverage": 0.0, **self.options}
 
     def shard(self, rank: int) -> tuple[torch.Tensor, dict]:
         """One rank's rows and its keyword arguments."""
@@ -124,6 +128,10 @@ def cases(world: int) -> dict[str, Case]:
     add("covered, a few rows finite", Case(few, text, 4, uneven(10, world, 19), options=spread))
     gaps = torch.arange(50) % 3 != 1
     add("covered, mask", Case(*related(50, 6, 16), 14, uneven(50, world, 20), gaps, spread))
+    default = {"coverage": None}
+    for keep in (14, Mass(0.6)):
+        case = Case(*related(50, 6, 16), keep, uneven(50, world, 21), options=default)
+        add(f"default coverage, {keep}", case)
     many = related(2500, 3, 4)
     add("more rows than a block", Case(*many, 100, [2500, *[0] * (world - 1)]))
     return found
@@ -156,8 +164,9 @@ def errors(world: int) -> dict[str, tuple]:
     on_last("temperature", (visual, text, 2, warm), ValueError, "temperature", "0.1", "0.2")
     joint = {"estimator": "joint"}
     on_last("estimator", (visual, text, 2, joint), ValueError, "estimator", "specific", "joint")
-    spread = {"coverage": 0.5}
-    on_last("coverage", (visual, text, 2, spread), ValueError, "coverage", "0.0", "0.5")
+    spread = {"coverage": 1.0}
+    default = str(defaults.COVERAGE)
+    on_last("coverage", (visual, text, 2, spread), ValueError, "coverage", default, "1.0")
     # Wrong on one rank alone: the others hear of it.
     here = f"on rank {last}"
     on_last("no tensor", (visual.tolist(), text, 2, {}), TypeError, "visual_shard: got list", here)

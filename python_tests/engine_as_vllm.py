@@ -25,7 +25,7 @@ import torch
 from tiny_models import IMAGE, VISION_END, VISION_START
 from transformers import DynamicCache
 
-from mi_pruner_cuda import engine
+from mi_pruner_cuda import defaults, engine
 
 CHANNELS = 4  # t, h, w within the image, and how far the text after it moves on
 
@@ -53,7 +53,7 @@ class PrunedModel:
 
     supports_multimodal_pruning = True
 
-    def __init__(self, model, ratio: float, redundancy: float = 0.0):
+    def __init__(self, model, ratio: float, redundancy: float = defaults.REDUNDANCY):
         self.model, self.ratio, self.redundancy = model, ratio, redundancy
 
     def process(self, parts: list, items: list[Item]) -> list[int]:

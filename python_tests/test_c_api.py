@@ -1,18 +1,20 @@
 """libmipruner gives the bits of torch's door, and the reference's answers, through another
 language."""
 
+import ctypes
 import math
+from ctypes import c_float, c_int32
 
 import pytest
 import torch
-from c_library import Context, installed, load
+from c_library import ESTIMATORS, Context, SelectParams, installed, load, reference_to
 from hypothesis import example, given
 from hypothesis import strategies as st
 from inputs import problems, related
 from kernels import assert_scores_close
 
 import mi_pruner_cuda
-from mi_pruner_cuda import ops, reference
+from mi_pruner_cuda import defaults, ops, reference
 
 LIBRARY = load()
 OK, KEPT_ALL, DEGENERATE = 0, 1, 2
@@ -26,6 +28,45 @@ def context():
 def test_it_is_the_version_of_the_package():
     assert LIBRARY.mipruner_version().decode() == mi_pruner_cuda.__version__
     assert LIBRARY.mipruner_abi_version() == 1
+
+
+# ---- defaults ----
+
+
+def test_the_defaults_are_pythons(context):
+    params = context.fill({})
+    assert params.redundancy == c_float(defaults.REDUNDANCY).value
+    assert params.coverage == defaults.COVERAGE
+    assert params.temperature == c_float(defaults.TEMPERATURE).value
+    assert params.estimator == 0 and ESTIMATORS.index(defaults.ESTIMATOR) == 1  # what 0 stands for
+
+
+@pytest.mark.parametrize("words", [0, 5])
+def test_without_params_the_defaults_hold(context, words):
+    visual, text = related(40, 5, 24)
+    kept = (c_int32 * 40)()
+    status = LIBRARY.mipruner_select(
+        context.pointer, reference_to(visual), reference_to(text[:words]), None, kept, 40, None,
+        None,
+    )  # fmt: skip
+    expected, _ = ops.select(
+        visual, text[:words], 10, redundancy=defaults.REDUNDANCY, coverage=defaults.COVERAGE
+    )
+    assert status == OK and list(kept)[:10] == expected.tolist()
+
+
+def test_a_program_of_the_first_release_has_its_defaults(context):
+    """With the struct of 64 bytes it keeps what it kept before the library was replaced."""
+    params = SelectParams(coverage=1.0)
+    LIBRARY.mipruner_select_params_init(ctypes.byref(params), 64)
+    assert (params.struct_size, params.redundancy, params.coverage) == (64, 0.0, 1.0)
+    visual, text = related(40, 5, 24)
+    kept = (c_int32 * 40)()
+    LIBRARY.mipruner_select(
+        context.pointer, reference_to(visual), reference_to(text), ctypes.byref(params), kept, 40,
+        None, None,
+    )  # fmt: skip
+    assert list(kept)[:10] == ops.select(visual, text, 10)[0].tolist()
 
 
 # ---- budgets ----
@@ -134,7 +175,7 @@ def test_coverage_is_of_the_rows_besides_those_always_kept(problem, data):
 
 def test_a_program_of_the_first_release_has_no_coverage(context):
     visual, text = related(40, 5, 24)
-    expected = context.select(visual, text, n_keep=10)[1]
+    expected = context.select(visual, text, n_keep=10, coverage=0.0)[1]
     covered = context.select(visual, text, n_keep=10, coverage=1.0)[1]
     assert covered.tolist() == reference.coverage_positions(40, 10) != expected.tolist()
     old = context.select(visual, text, n_keep=10, coverage=1.0, struct_size=64)[1]
@@ -154,11 +195,11 @@ def test_rows_between_others_are_read_where_they_lie(context):
 
 def test_without_text_redundancy_decides(context):
     visual, _ = related(50, 5, 24)
-    status, kept, _, _ = context.select(visual, None, n_keep=10, redundancy=0.5)
+    status, kept, _, _ = context.select(visual, None, n_keep=10, redundancy=0.5, coverage=0.0)
     expected, _ = ops.select(visual, visual[:0], 10, redundancy=0.5)
     assert status == OK and torch.equal(kept, expected)
     with pytest.raises(RuntimeError, match="redundancy: got 0 without text rows"):
-        context.select(visual, None, n_keep=10)
+        context.select(visual, None, n_keep=10, redundancy=0.0)
 
 
 def test_order_by_score(context):
@@ -183,7 +224,8 @@ def test_degenerate_inputs_are_told(context, capfd):
     assert status == DEGENERATE and 7 not in kept and scores[7] == -math.inf
     assert result.n_not_finite == 1
     assert "1 of 40 visual rows hold NaN or Inf" in capfd.readouterr().err
-    status, kept, _, _ = context.select(visual[8:], torch.zeros(5, 24), n_keep=4)
+    by_relevance = {"redundancy": 0.0, "coverage": 0.0}
+    status, kept, _, _ = context.select(visual[8:], torch.zeros(5, 24), n_keep=4, **by_relevance)
     assert status == DEGENERATE and kept.tolist() == [0, 1, 2, 3]
 
 

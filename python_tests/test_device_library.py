@@ -17,6 +17,7 @@ from mi_pruner_cuda import ops
 ON_CUDA = torch.device(os.environ.get("MIPRUNER_TEST_DEVICE", "cpu")).type == "cuda"
 WHERE = "cuda" if ON_CUDA else "cpu"
 CUDA = 2
+BY_RELEVANCE = {"redundancy": 0.0, "coverage": 0.0}
 
 
 @functools.cache
@@ -66,7 +67,7 @@ def test_select_of_every_kind():
     for dtype in (torch.float32, torch.float16, torch.bfloat16):
         visual, text = related(150, 11, 72, dtype)
         for estimator in ("specific", "posterior", "joint", "cosine"):
-            assert_same_choice(visual, text, n_keep=40, estimator=estimator)
+            assert_same_choice(visual, text, n_keep=40, estimator=estimator, **BY_RELEVANCE)
             options = {"estimator": estimator, "redundancy": 0.5, "coverage": 0.5}
             assert_same_choice(visual, text, n_keep=40, **options)
 
@@ -83,7 +84,8 @@ def test_select_around_rows_that_stay():
 def test_select_in_other_orders_and_without_text():
     visual, text = related(90, 7, 40)
     assert_same_choice(visual, text, n_keep=20, order=1)
-    assert_same_choice(visual, None, n_keep=20, redundancy=0.5)
+    assert_same_choice(visual, None, n_keep=20, redundancy=0.5, coverage=0.0)
+    assert_same_choice(visual, None, n_keep=20)  # what is there by default suffices
     assert_same_choice(visual, text, n_keep=90)
     visual[5] = float("inf")
     assert_same_choice(visual, text, n_keep=20)
@@ -94,7 +96,9 @@ def test_a_context_grows_and_shrinks():
     context = Context(library(), backend=CUDA)
     for n in (10, 300, 40, 500, 7):
         visual, text = related(n, 6, 24)
-        _, kept, _, _ = context.select(*on_device(visual, text), memory=DEVICE, keep_ratio=0.3)
+        _, kept, _, _ = context.select(
+            *on_device(visual, text), memory=DEVICE, keep_ratio=0.3, **BY_RELEVANCE
+        )
         expected = ops.select(visual, text, kept.numel())[0]
         assert torch.equal(kept, expected)
 
@@ -114,7 +118,8 @@ def test_select_and_gather_on_a_stream():
     indices = torch.full((50,), -7, dtype=torch.int64, device=WHERE)
     scores = torch.empty(200, device=WHERE)
     for out in (scores, None):
-        status = enqueue(context, rows, words, indices, out, 50, n_keep=50, stream=stream())
+        params = {"n_keep": 50, "stream": stream(), **BY_RELEVANCE}
+        status = enqueue(context, rows, words, indices, out, 50, **params)
         assert status == 0, context.message()
     packed = torch.empty(50, 48, device=WHERE)
     status = context.library.mipruner_gather_rows_async(

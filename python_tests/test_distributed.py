@@ -16,7 +16,7 @@ from inputs import related
 from kernels import assert_top, resolution, same_bits
 
 import mi_pruner_cuda
-from mi_pruner_cuda import Mass, distributed, reference
+from mi_pruner_cuda import Mass, defaults, distributed, reference
 
 WORLDS = (2, 3, 4)
 CASES = list(cases(2))
@@ -57,7 +57,8 @@ def exact_scores(case: Case) -> torch.Tensor:
 def ranking_of(case: Case, scores: torch.Tensor, k: int) -> torch.Tensor:
     """With what coverage keeps ahead of all others."""
     finite = (scores > -math.inf).nonzero()[:, 0]
-    count = reference.coverage_count(case.options.get("coverage", 0.0), k, len(finite))
+    _, coverage = defaults.choice(case.keep, 0.0, case.options["coverage"])
+    count = reference.coverage_count(coverage, k, len(finite))
     scores = scores.clone()
     scores[finite[reference.coverage_positions(len(finite), count)]] = math.inf
     return scores
@@ -78,7 +79,7 @@ def test_equals_one_process_with_all_rows(group, name):
     exact = exact_scores(case)
     assert_close(got["all_scores"], exact)
     one = mi_pruner_cuda.select(
-        case.visual, case.text, case.keep, visual_mask=case.mask, **case.options
+        case.visual, case.text, case.keep, redundancy=0, visual_mask=case.mask, **case.options
     )
     temperature = case.options.get("temperature", 0.1)
     finite = exact.isfinite()
@@ -172,7 +173,7 @@ def test_every_rank_raises_the_same_error(group, name):
 
 def test_a_group_of_some_of_the_ranks(group):
     visual, text = related(20, 4, 8)
-    expected = mi_pruner_cuda.select(visual, text, 5)
+    expected = mi_pruner_cuda.select(visual, text, 5, redundancy=0, coverage=0)
     for rank, saved in enumerate(group):
         if rank < len(group) - 2:
             assert "group" in saved["subgroup"] and "no member" in saved["subgroup"]

@@ -15,7 +15,7 @@ from kernels import same_bits
 from tiny_models import IMAGE, VIDEO, Prompt, inputs_for
 
 import mi_pruner_cuda
-from mi_pruner_cuda import Mass, attach, engine
+from mi_pruner_cuda import Mass, attach, defaults, engine
 
 torch.set_num_threads(1)  # these models are too small to share
 
@@ -180,7 +180,7 @@ WIDE = torch.ones(4, D + 1)
         ((IMAGES, TEXT.tolist(), 1), {}, TypeError, "text: got list"),
         ((IMAGES, TEXT[:0], 1), {}, ValueError, r"text: got shape \(0, 12\)"),
         ((IMAGES, TEXT[0], 1), {}, ValueError, r"text: got shape \(12,\)"),
-        ((IMAGES, None, 1), {}, ValueError, "redundancy: got 0 without text"),
+        ((IMAGES, None, 1), {"redundancy": 0}, ValueError, "redundancy: got 0 without text"),
         ((IMAGES, TEXT, 0), {}, ValueError, "keep: got 0"),
         ((IMAGES, TEXT, Mass(0.5)), {}, TypeError, "keep: got Mass"),
         ((IMAGES, TEXT, 1), {"temperature": 0}, ValueError, "temperature: got 0"),
@@ -407,7 +407,7 @@ def test_as_vllm_equals_a_run_gathered_by_hand(model, chunk, question):
     inputs = inputs_for(model, [prompt])
     # The prompt without its BOS: the example's engine adds none.
     inputs = {k: v[:, 1:] if v.shape[0] == 1 and v.dim() == 2 else v for k, v in inputs.items()}
-    redundancy = 0.0 if question else 0.5
+    redundancy = defaults.REDUNDANCY if question else 0.5
     if question:
         columns = tiny_oracle.kept_columns(
             model, inputs, [[h * w for h, w in prompt.images]], RATIO, query=question

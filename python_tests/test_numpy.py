@@ -277,7 +277,11 @@ BAD = {
         "text: got batch 3, .* 2",
     ),
     "mixed widths": ({"text": T[:, :8]}, ValueError, "text: got row width 8, .* 16"),
-    "no text": ({"text": T[:0]}, ValueError, "redundancy: got 0 without text rows"),
+    "no text": (
+        {"text": T[:0], "redundancy": 0},
+        ValueError,
+        "redundancy: got 0 without text rows",
+    ),
     "k = 0": ({"k": 0}, ValueError, "k: got 0, allowed is an integer >= 1"),
     "k is a float": ({"k": 2.5}, TypeError, "k: got 2.5"),
     "mask is a list": ({"visual_mask": [True] * 20}, TypeError, "visual_mask: got list"),
@@ -347,7 +351,9 @@ def test_works_without_torch():
         import mi_pruner_cuda
         visual = np.eye(6, 8, dtype="float32")
         text = np.eye(2, 8, dtype="float32")
-        kept = mi_pruner_cuda.numpy.select(visual, text, mi_pruner_cuda.keep_count(6, 0.3))
+        kept = mi_pruner_cuda.numpy.select(
+            visual, text, mi_pruner_cuda.keep_count(6, 0.3), redundancy=0, coverage=0
+        )
         assert isinstance(kept, mi_pruner_cuda.Selection)
         print(kept.indices.tolist())
         """,

@@ -368,3 +368,9 @@ def test_workspace_with_redundancy_keeps_to_its_limit():
     without = _C.select_workspace_bytes(20_000, 64, 1024)
     greedy = _C.select_workspace_bytes(20_000, 64, 1024, redundancy=1.0)
     assert greedy - without <= (64 << 20) + (16 << 20)
+
+
+def test_redundancy_is_not_worked_out_where_all_rows_stay():
+    without = _C.select_workspace_bytes(3_000, 64, 256)
+    assert _C.select_workspace_bytes(3_000, 64, 256, redundancy=1.0, k=3_000) == without
+    assert _C.select_workspace_bytes(3_000, 64, 256, redundancy=1.0, k=2_999) > without

@@ -1,11 +1,26 @@
 """mi_pruner_cuda.select: what it adds to the operator."""
 
+import inspect
+
 import pytest
 import torch
 from inputs import related
 
 import mi_pruner_cuda.numpy as mnp
-from mi_pruner_cuda import Mass, keep_count, ops, reference, select
+from mi_pruner_cuda import (
+    Mass,
+    attach,
+    defaults,
+    distributed,
+    engine,
+    keep_count,
+    ops,
+    reference,
+    select,
+)
+
+DEFAULTS = {"redundancy": defaults.REDUNDANCY, "coverage": defaults.COVERAGE}
+PLAIN = {"redundancy": 0.0, "coverage": 0.0}
 
 
 def test_ratio_and_count():
@@ -13,7 +28,7 @@ def test_ratio_and_count():
     by_ratio, by_count = select(visual, text, 0.3), select(visual, text, 15)
     assert by_ratio.n_kept == 15 == keep_count(50, 0.3)
     assert torch.equal(by_ratio.indices, by_count.indices)
-    expected, scores = reference.select(visual.double(), text.double(), 15)
+    expected, scores = reference.select(visual.double(), text.double(), 15, **DEFAULTS)
     assert torch.equal(by_ratio.indices, expected)
     torch.testing.assert_close(by_ratio.scores, scores.float(), rtol=1e-4, atol=1e-6)
     assert by_ratio.reason == "selected"
@@ -50,6 +65,33 @@ def test_mass_keeps_the_share():
     assert "0.8 of the relevance" in selection.reason
 
 
+@pytest.mark.parametrize("keep", [0.3, 7, Mass(0.7)])
+def test_defaults(keep):
+    """Those of the study, but with Mass, where only the best rows by relevance hold the share."""
+    visual, text = related(60, 6, 24)
+    options = PLAIN if isinstance(keep, Mass) else DEFAULTS
+    expected = select(visual, text, keep, **options)
+    assert torch.equal(select(visual, text, keep).indices, expected.indices)
+    for name in options:
+        given = 0.0 if options[name] else 1.0
+        other = options | {name: given}
+        given = select(visual, text, keep, **{name: given})
+        assert torch.equal(given.indices, select(visual, text, keep, **other).indices)
+        assert not torch.equal(given.indices, expected.indices)
+
+
+def test_every_entrance_has_the_same_defaults():
+    visual, text = related(60, 6, 24)
+    expected = select(visual, text, 15).indices
+    assert not torch.equal(expected, select(visual, text, 15, **PLAIN).indices)
+    assert mnp.select(visual.numpy(), text.numpy(), 15).indices.tolist() == expected.tolist()
+    assert torch.equal(engine.plan([visual], text, 0.25).kept[0], expected)
+    for entrance in (select, attach, engine.plan, mnp.select, distributed.select):
+        own = inspect.signature(entrance).parameters
+        assert own["temperature"].default == defaults.TEMPERATURE
+        assert own["estimator"].default == defaults.ESTIMATOR
+
+
 def test_batches():
     visual, text = related(30, 4, 12, batch=(3,))
     selection = select(visual, text, 0.2)
@@ -73,7 +115,7 @@ def test_batches_with_masks_keep_each_its_share():
 
 def test_text_free_and_single_word_are_said():
     visual, text = related(20, 3, 8)
-    assert "no text" in select(visual, text[:0], 5, redundancy=1.0).reason
+    assert "no text" in select(visual, text[:0], 5).reason
     assert "pointwise" in select(visual, text[:1], 5).reason
     one = torch.tensor([False, True, False])
     assert "pointwise" in select(visual, text, 5, text_mask=one).reason
@@ -82,14 +124,15 @@ def test_text_free_and_single_word_are_said():
 @pytest.mark.parametrize("redundancy", [0.0, 0.5])
 def test_always_keep(redundancy):
     visual, text = related(40, 5, 16)
+    options = {"redundancy": redundancy, "coverage": 0.0}
     worst = select(visual, text, 40).scores.argsort()[:3]
-    selection = select(visual, text, 10, always_keep=worst, redundancy=redundancy)
+    selection = select(visual, text, 10, always_keep=worst, **options)
     assert selection.n_kept == 10 and torch.isin(worst, selection.indices).all()
     assert (selection.indices.diff() > 0).all()
     if redundancy == 0:
         others = selection.indices[~torch.isin(selection.indices, worst)]
-        assert torch.equal(others, select(visual, text, 7).indices)
-    exact = select(visual, text, 3, always_keep=worst, redundancy=redundancy)
+        assert torch.equal(others, select(visual, text, 7, **options).indices)
+    exact = select(visual, text, 3, always_keep=worst, **options)
     assert torch.equal(exact.indices, worst.sort().values)
 
 
@@ -119,10 +162,10 @@ def test_a_text_mask_that_leaves_nothing_needs_redundancy():
     visual, text = related(20, 3, 8, batch=(2,))
     mask = torch.tensor([[True, False, True], [False, False, False]])
     with pytest.raises(ValueError, match="redundancy: got 0 with a text_mask"):
-        select(visual, text, 5, text_mask=mask)
+        select(visual, text, 5, text_mask=mask, redundancy=0)
     with pytest.raises(ValueError, match="redundancy: got 0 with a text_mask"):
-        mnp.select(visual.numpy(), text.numpy(), 5, text_mask=mask.numpy())
-    assert select(visual, text, 5, text_mask=mask, redundancy=1.0).n_kept == [5, 5]
+        mnp.select(visual.numpy(), text.numpy(), 5, text_mask=mask.numpy(), redundancy=0)
+    assert select(visual, text, 5, text_mask=mask).n_kept == [5, 5]
 
 
 @pytest.mark.parametrize("keep", [0.5, 3, Mass(0.5)])
@@ -159,8 +202,12 @@ def test_always_keep_of_a_masked_row():
         ({"redundancy": -1.0, "always_keep": [0]}, ValueError, "redundancy: got -1.0"),
         ({"estimator": "entropy"}, ValueError, "estimator: got 'entropy'"),
         ({"visual_mask": torch.ones(3, dtype=torch.bool)}, ValueError, "visual_mask: got shape"),
-        ({"text": torch.zeros(0, 8)}, ValueError, "redundancy: got 0"),
-        ({"text": torch.zeros(0, 8), "always_keep": [0]}, ValueError, "redundancy: got 0"),
+        ({"text": torch.zeros(0, 8), "redundancy": 0}, ValueError, "redundancy: got 0"),
+        (
+            {"text": torch.zeros(0, 8), "always_keep": [0], "redundancy": 0},
+            ValueError,
+            "redundancy: got 0",
+        ),
         ({"text": torch.zeros(2, 9)}, ValueError, "text: got row width 9"),
         ({"text": torch.zeros(2, 8).double()}, TypeError, "text: got dtype torch.float64"),
         ({"visual": torch.zeros(8)}, ValueError, "visual: got 1 dimension"),

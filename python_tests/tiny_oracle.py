@@ -5,7 +5,10 @@ import math
 import torch
 from tiny_models import HIDDEN, IMAGE, NUMBER_OF_MARKS
 
-from mi_pruner_cuda import reference
+from mi_pruner_cuda import defaults, reference
+
+# The reference itself is the bare equation, without either.
+DEFAULTS = {"redundancy": defaults.REDUNDANCY, "coverage": defaults.COVERAGE}
 
 
 def merged_embeddings(model, inputs: dict) -> torch.Tensor:
@@ -63,7 +66,7 @@ def kept_columns(
         for columns in images:
             k = min(len(columns), max(1, math.floor(ratio * len(columns) + 0.5)))
             words = table[torch.tensor(query or question(ids))]
-            chosen, _ = reference.select(embeddings[b, columns], words, k, **method)
+            chosen, _ = reference.select(embeddings[b, columns], words, k, **{**DEFAULTS, **method})
             kept |= {columns[i] for i in chosen.tolist()}
         rows.append(sorted(kept))
     return rows

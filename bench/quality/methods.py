@@ -5,16 +5,13 @@ published rules.
 """
 
 import dataclasses
-import inspect
 
 import torch
 from baselines import RULES, Sight
 from eyes import View
 from reader import Reader
 
-from mi_pruner_cuda import select
-
-_DEFAULTS = {name: p.default for name, p in inspect.signature(select).parameters.items()}
+from mi_pruner_cuda import defaults, select
 
 
 @dataclasses.dataclass
@@ -52,10 +49,10 @@ class Ours:
     query: "question" or "all"; critic: a name in the room's critics, or "" for none.
     """
 
-    estimator: str = _DEFAULTS["estimator"]
-    temperature: float = _DEFAULTS["temperature"]
-    redundancy: float = _DEFAULTS["redundancy"]
-    coverage: float = _DEFAULTS["coverage"]
+    estimator: str = defaults.ESTIMATOR
+    temperature: float = defaults.TEMPERATURE
+    redundancy: float = defaults.REDUNDANCY
+    coverage: float = defaults.COVERAGE
     query: str = "question"
     critic: str = ""
 

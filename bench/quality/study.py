@@ -2,7 +2,7 @@
 
     python bench/quality/study.py                              # all parts, all shipped models
     python bench/quality/study.py --parts rules --models bench/quality/models/study-llava-1
-    python bench/quality/study.py --split final                # the scans that were kept aside
+    python bench/quality/study.py --split final                # scans and model kept aside
     python bench/quality/study_tables.py                       # tables of what was measured
     python bench/quality/study_plots.py                        # and pictures
 
@@ -31,6 +31,7 @@ from mi_pruner_cuda.budget import resolve
 
 RESULTS = pathlib.Path(__file__).resolve().parents[2] / "build" / "study"
 MODELS = pathlib.Path(__file__).with_name("models")
+ASIDE = MODELS / "aside"  # trained with a seed that decided nothing; for the final scans
 SEED = 1  # of scenes and questions
 
 
@@ -100,7 +101,10 @@ def measure(args) -> None:
 def parse_arguments(given: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
-        "--models", nargs="+", type=pathlib.Path, help="checkpoints; all in models/ if absent"
+        "--models",
+        nargs="+",
+        type=pathlib.Path,
+        help="checkpoints; if absent, all in models/, or in models/aside/ for the final scans",
     )
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), metavar="PART",
                         help=", ".join(PARTS))  # fmt: skip
@@ -114,9 +118,10 @@ def parse_arguments(given: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--output", type=pathlib.Path, default=RESULTS, help="a folder")
     args = parser.parse_args(given)
     if args.models is None:
-        args.models = sorted(path.parent for path in MODELS.glob("*/config.json"))
-    if not args.models:
-        parser.error(f"--models: got none, and there are none in {MODELS}")
+        shipped = MODELS if args.split == "study" else ASIDE
+        args.models = sorted(path.parent for path in shipped.glob("*/config.json"))
+        if not args.models:
+            parser.error(f"--models: got none, and there are none in {shipped}")
     for folder in args.models:
         if not (folder / "config.json").is_file():
             parser.error(f"--models: {folder} holds no config.json")

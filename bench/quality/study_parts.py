@@ -42,7 +42,8 @@ RELEVANCE = Ours(redundancy=0.0, coverage=0.0)
 
 def _rules() -> tuple[Run, ...]:
     methods = [Ours(), RELEVANCE, *map(Published, RULES)]
-    return (Run(None), *(Run(m, keep) for keep in KEEPS for m in dict.fromkeys(methods)))
+    keeps = dict.fromkeys((*TIGHT, *KEEPS))  # where methods differ comes first
+    return (Run(None), *(Run(m, keep) for keep in keeps for m in dict.fromkeys(methods)))
 
 
 def _options() -> tuple[Run, ...]:
@@ -57,7 +58,7 @@ def _options() -> tuple[Run, ...]:
     ]
     spread = [Ours(redundancy=r, coverage=c) for c in COVERAGES for r in REDUNDANCIES]
     spread += [Ours(e, redundancy=r, coverage=SPREAD) for e in ESTIMATORS for r in REDUNDANCIES]
-    return (Run(None), *(Run(m, keep) for keep in TIGHT for m in dict.fromkeys(plain + spread)))
+    return (Run(None), *(Run(m, keep) for keep in TIGHT for m in dict.fromkeys(spread + plain)))
 
 
 def _text() -> tuple[Run, ...]:

@@ -23,6 +23,10 @@ constexpr size_t kLargestStruct = 4096;
 
 constexpr int32_t kMostThreads = 1024;
 
+// Measured by bench/quality/study.py; the same numbers as mi_pruner_cuda/defaults.py.
+constexpr float kDefaultRedundancy = 1.0f;
+constexpr double kDefaultCoverage = 0.25;
+
 // A size that some version had, as far as this one can know: its own, the first release's, or a
 // later version's. Two releases are all that there have been.
 bool is_size(size_t size, size_t first, size_t own) {
@@ -52,6 +56,8 @@ Status read_struct(const char* name, const Params* given, size_t first, Params* 
                  "%s: byte %zu is set, but this library (ABI %d) knows only %zu bytes of it", name,
                  i, MIPRUNER_ABI_VERSION, sizeof(Params));
   }
+  // What the caller's struct has no room for is zero: so its release worked, which had none of it.
+  *params = {};
   std::memcpy(params, given, std::min(size, sizeof(Params)));
   params->struct_size = sizeof(Params);
   return {};
@@ -140,13 +146,19 @@ mipruner_context_params context_defaults() {
   return params;
 }
 
-mipruner_select_params select_defaults() {
+// For a caller's struct of so many bytes. A program of the first release goes on keeping what it
+// was tested with, the top K by relevance: it neither knows coverage nor that the library was
+// replaced.
+mipruner_select_params select_defaults(size_t size) {
   mipruner_select_params params = {};
   params.struct_size = sizeof(params);
   params.keep_ratio = 0.25;
   params.estimator = MIPRUNER_ESTIMATOR_DEFAULT;
   params.order = MIPRUNER_ORDER_ASCENDING;
   params.temperature = 0.1f;
+  if (size == kFirstSelectParams) return params;
+  params.redundancy = kDefaultRedundancy;
+  params.coverage = kDefaultCoverage;
   return params;
 }
 
@@ -158,7 +170,7 @@ Status read_params(const mipruner_context_params* given, mipruner_context_params
 }
 
 Status read_params(const mipruner_select_params* given, mipruner_select_params* params) {
-  *params = select_defaults();
+  *params = select_defaults(sizeof *params);
   return read("params", given, kFirstSelectParams, params);
 }
 
@@ -186,7 +198,7 @@ void mipruner_context_params_init(mipruner_context_params* params, size_t size) 
 
 void mipruner_select_params_init(mipruner_select_params* params, size_t size) {
   using namespace mipruner::c_api;
-  init(select_defaults(), params, size, kFirstSelectParams);
+  init(select_defaults(size), params, size, kFirstSelectParams);
 }
 
 }  // extern "C"

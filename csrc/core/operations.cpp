@@ -17,6 +17,13 @@ Status check_device(Device device) {
                "(tensor.cpu())");
 }
 
+// Where every row is kept there is nothing to choose, and redundancy, which compares every pair of
+// rows, need not be worked out.
+SelectProblem without_idle_choice(SelectProblem problem) {
+  if (problem.k >= problem.relevance.visual.rows) problem.redundancy = 0;
+  return problem;
+}
+
 // The status of work that has returned.
 Status outcome(const Executor& executor) {
   if (!executor.cancelled()) return {};
@@ -85,9 +92,9 @@ Status top_k(const ScoresView& scores, int64_t k, float* values, int64_t* indice
 
 size_t select_workspace_bytes(const SelectProblem& problem, const Executor& executor) {
   if (!check_select(problem).ok() || !check_executor(executor).ok()) return 0;
-  if (problem.relevance.visual.device == Device::kCuda)
-    return cuda::select_workspace_bytes(problem);
-  return cpu::select_workspace_bytes(problem, executor);
+  const SelectProblem needed = without_idle_choice(problem);
+  if (problem.relevance.visual.device == Device::kCuda) return cuda::select_workspace_bytes(needed);
+  return cpu::select_workspace_bytes(needed, executor);
 }
 
 Status select(const SelectProblem& problem, int64_t* indices, float* scores, Workspace workspace,
@@ -100,11 +107,12 @@ Status select(const SelectProblem& problem, int64_t* indices, float* scores, Wor
   if (Status status = check_device(problem.relevance.visual.device); !status.ok()) return status;
   const size_t needed = select_workspace_bytes(problem, executor);
   if (Status status = check_workspace(workspace, needed); !status.ok()) return status;
+  const SelectProblem chosen = without_idle_choice(problem);
   if (problem.relevance.visual.device == Device::kCuda)
-    return cuda::select(problem, indices, scores, workspace, executor.stream);
+    return cuda::select(chosen, indices, scores, workspace, executor.stream);
   const cpu::Kernels* kernels = nullptr;
   if (Status status = cpu::active_kernels(&kernels); !status.ok()) return status;
-  cpu::select(*kernels, problem, indices, scores, workspace, executor);
+  cpu::select(*kernels, chosen, indices, scores, workspace, executor);
   return outcome(executor);
 }
 

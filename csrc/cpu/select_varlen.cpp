@@ -27,7 +27,8 @@ SelectProblem segment_problem(const SelectVarlenProblem& problem, int64_t segmen
   part.relevance.temperature = problem.temperature;
   part.relevance.estimator = problem.estimator;
   part.k = problem.k[segment];
-  part.redundancy = problem.redundancy;
+  // A segment that is kept whole leaves nothing to choose (core/operations.cpp).
+  part.redundancy = part.k < part.relevance.visual.rows ? problem.redundancy : 0;
   part.coverage = problem.coverage;
   part.similarity_bytes = problem.similarity_bytes;
   return part;

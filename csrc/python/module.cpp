@@ -371,9 +371,9 @@ py::tuple select_varlen_array(const py::object& visual, const py::object& text,
 }
 
 size_t select_workspace_bytes_of(int64_t n, int64_t m, int64_t d, double redundancy,
-                                 int64_t threads) {
+                                 int64_t threads, int64_t k) {
   SelectProblem problem;
-  problem.k = 1;
+  problem.k = k;
   problem.redundancy = static_cast<float>(redundancy);
   const char placeholder = 0;  // only its address is looked at
   for (MatrixView* view : {&problem.relevance.visual, &problem.relevance.text}) {
@@ -421,7 +421,7 @@ PYBIND11_MODULE(_C, m) {
         py::arg("similarity_bytes") = SelectVarlenProblem().similarity_bytes,
         py::arg("coverage") = 0.0);
   m.def("select_workspace_bytes", select_workspace_bytes_of, py::arg("n"), py::arg("m"),
-        py::arg("d"), py::arg("redundancy") = 0.0, py::arg("threads") = 1,
+        py::arg("d"), py::arg("redundancy") = 0.0, py::arg("threads") = 1, py::arg("k") = 1,
         "Scratch memory of one select of float32 rows, in bytes.");
   m.def(
       "set_cpu_level",

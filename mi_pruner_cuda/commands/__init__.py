@@ -34,6 +34,13 @@ class _Parser(argparse.ArgumentParser):
         raise UserError(f"{message} (see {self.prog} --help)")
 
 
+class _Defaults(argparse.ArgumentDefaultsHelpFormatter):
+    """Says the default of every option that has one."""
+
+    def _get_help_string(self, action):
+        return action.help if action.default is None else super()._get_help_string(action)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="python -m mi_pruner_cuda",
@@ -45,7 +52,7 @@ def _parser() -> argparse.ArgumentParser:
             name,
             help=module.HELP,
             description=module.HELP,
-            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+            formatter_class=_Defaults,
         )
         module.add_arguments(command)
         command.set_defaults(run=module.run)

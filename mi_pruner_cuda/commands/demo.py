@@ -20,8 +20,7 @@ def add_arguments(parser) -> None:
         "--repeat", type=values.count, default=9, metavar="N",
         help="times the median of N calls, after one to warm up",
     )  # fmt: skip
-    # Redundancy 1 is the chain rule of mutual information, and what bench/quality found best here.
-    prune.add_options(parser, keep="0.1", new_tokens=4, redundancy=1.0)
+    prune.add_options(parser, keep="0.1", new_tokens=4)
 
 
 def run(arguments) -> None:

@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from .. import defaults
 from .._checks import ESTIMATORS
 from ..output_path import check_output
 from . import values
@@ -48,7 +49,7 @@ def add_arguments(parser) -> None:
     add_options(parser, keep="0.25", new_tokens=64)
 
 
-def add_options(parser, keep: str, new_tokens: int, redundancy: float = 0.0) -> None:
+def add_options(parser, keep: str, new_tokens: int) -> None:
     """The options of pruning and answering."""
     add = parser.add_argument
     add(
@@ -57,14 +58,19 @@ def add_options(parser, keep: str, new_tokens: int, redundancy: float = 0.0) -> 
         "mass:SHARE, as many as hold that share of the information",
     )  # fmt: skip
     add(
-        "--redundancy", type=values.not_negative, default=redundancy, help="weight of overlap, >= 0"
-    )
-    add(
-        "--coverage", type=values.share, default=0.0,
-        help="share of the kept tokens that is spread evenly over the image, 0 to 1",
+        "--redundancy", type=values.not_negative,
+        help=f"weight of overlap, >= 0 (default: {defaults.REDUNDANCY:g}; 0 with mass:SHARE)",
     )  # fmt: skip
-    add("--temperature", type=values.positive, default=0.1, help="of the softmax, > 0")
-    add("--estimator", choices=ESTIMATORS, default="specific", help=" ")
+    add(
+        "--coverage", type=values.share,
+        help="share of the kept tokens that is spread evenly over the image, 0 to 1 (default: "
+        f"{defaults.COVERAGE:g}; 0 with mass:SHARE)",
+    )  # fmt: skip
+    add(
+        "--temperature", type=values.positive, default=defaults.TEMPERATURE,
+        help="of the softmax, > 0",
+    )  # fmt: skip
+    add("--estimator", choices=ESTIMATORS, default=defaults.ESTIMATOR, help=" ")
     add(
         "--critic", metavar="FILE",
         help="what calibrate wrote, to compare rows and words by; auto: the one beside the model",

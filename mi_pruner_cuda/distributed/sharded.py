@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
-from .. import ops
+from .. import defaults, ops
 from ..budget import Mass, resolve
 from ..selection import noted, reason_for, with_coverage
 from .agreement import Call, agree
@@ -44,17 +44,17 @@ def select(
     keep,
     group=None,
     *,
-    temperature: float = 0.1,
-    estimator: str = "specific",
+    temperature: float = defaults.TEMPERATURE,
+    estimator: str = defaults.ESTIMATOR,
     visual_mask: torch.Tensor | None = None,
     critic=None,
-    coverage: float = 0.0,
+    coverage: float | None = None,
 ) -> ShardSelection:
     """mi_pruner_cuda.select on visual rows that are sharded over the ranks of a process group.
 
     Every rank of the group calls it at the same point of its program, and every rank gets the same
-    answer, the one that a single process would get for all rows together: scores within 1e-5
-    relative, indices equal but where two scores lie within that distance.
+    answer, the one that a single process would get with redundancy=0 for all rows together: scores
+    within 1e-5 relative, indices equal but where two scores lie within that distance.
 
     Each rank sends a header of 13 numbers, one number per text row and one per visual row (those of
     the longest shard, as shorter ones are padded): O(N + M) in all, whatever D is. There is no
@@ -78,13 +78,14 @@ def select(
             may do without.
         critic: as in mi_pruner_cuda.select, the same bits on every rank. The ranks compare a hash
             of it, which a Critic keeps and a bare matrix costs at every call.
-        coverage: as in mi_pruner_cuda.select, over the rows of all shards.
+        coverage: as in mi_pruner_cuda.select, with the same default, over the rows of all shards.
 
     Raises:
         TypeError, ValueError: naming the argument, what was given and what is allowed; for an
             argument that is wrong on any rank, or differs between ranks, the same error on every
             rank. Only a group that this process is not in is an error of this process alone.
     """
+    _, coverage = defaults.choice(keep, 0.0, coverage)
     wire = Wire(group, visual_shard.device if isinstance(visual_shard, torch.Tensor) else None)
     call, headers = agree(
         wire, visual_shard, text, keep, temperature, estimator, visual_mask, critic, coverage

@@ -7,7 +7,7 @@ from itertools import accumulate
 
 import torch
 
-from .. import ops
+from .. import defaults, ops
 from ..keep_hash import keep_hash
 from ..selection import select
 from .counts import keep_counts
@@ -105,12 +105,12 @@ def plan(
     text: torch.Tensor | None,
     keep,
     *,
-    temperature: float = 0.1,
-    redundancy: float = 0.0,
-    estimator: str = "specific",
+    temperature: float = defaults.TEMPERATURE,
+    redundancy: float = defaults.REDUNDANCY,
+    estimator: str = defaults.ESTIMATOR,
     always_keep: Sequence | None = None,
     critic=None,
-    coverage: float = 0.0,
+    coverage: float = defaults.COVERAGE,
 ) -> Plan:
     """Chooses the rows of each image that carry the most information about the text.
 
@@ -122,8 +122,8 @@ def plan(
             projector, float32, float16 or bfloat16. Where DeepStack planes lie side by side with
             them, give the first D columns: x[:, :D].
         text: (M, D), M >= 1, the question's token embeddings, same dtype and device; None chooses
-            without text, by redundancy alone, and needs redundancy > 0: the plan then holds for
-            every question, as a prefix cache needs it.
+            without text, by redundancy alone, which must be > 0 then: the plan holds for every
+            question, as a prefix cache needs it.
         keep: as in keep_counts, which says how many rows stay of each image.
         temperature, redundancy, estimator, coverage: as in mi_pruner_cuda.select.
         always_keep: None, or for each image None or the indices of its rows that stay whatever

@@ -15,6 +15,7 @@ from dataclasses import replace
 
 import torch
 
+from .. import defaults
 from ..critic.attached import critic_for
 from . import compiled, masks, planes
 from .call import KINDS, Call, named
@@ -50,9 +51,9 @@ def attach(
     model,
     keep,
     *,
-    redundancy: float = 0.0,
-    temperature: float = 0.1,
-    estimator: str = "specific",
+    redundancy: float | None = None,
+    temperature: float = defaults.TEMPERATURE,
+    estimator: str = defaults.ESTIMATOR,
     query="question",
     positions: str = "original",
     budget: str = "per-image",
@@ -62,7 +63,7 @@ def attach(
     explain: bool = False,
     selector=None,
     critic=None,
-    coverage: float = 0.0,
+    coverage: float | None = None,
 ) -> "Pruner":
     """Prunes visual tokens in every forward and generate of the model until detach().
 
@@ -82,12 +83,13 @@ def attach(
             mi_pruner_cuda.huggingface.MODELS knows, or another of the same structure, where each
             run of placeholders counts as an image.
         keep: a ratio in (0, 1], an exact count >= 1 or Mass(share), of whatever shares a budget.
-        redundancy, temperature, estimator, coverage: as in mi_pruner_cuda.select.
+        redundancy, temperature, estimator, coverage: as in mi_pruner_cuda.select, with the same
+            defaults.
         query: "question" takes it from the prompt: its tokens without visual placeholders, padding
             and special tokens and, where the tokenizer has a chat template, without the template's
             own. In a conversation earlier turns count as well. "all" takes every text token;
             another text (needs tokenizer) or token ids replace the question. None selects without
-            text, by redundancy alone (needs redundancy > 0): the kept rows then depend on the image
+            text, by redundancy alone (which must be > 0): the kept rows then depend on the image
             and nothing else, so that a prefix cache can keep them for every question.
         positions: "original" keeps every token's position, so that the numbers have gaps;
             "renumbered" closes the gaps.
@@ -115,6 +117,7 @@ def attach(
         TypeError, ValueError: naming the argument, what was given and what is allowed.
         RuntimeError: the model already has a pruner.
     """
+    redundancy, coverage = defaults.choice(keep, redundancy, coverage)
     options = Options(
         keep, redundancy, temperature, estimator, positions, budget, video_budget, min_tokens,
         text_free=query is None, explain=explain, selector=selector, coverage=coverage,

@@ -203,7 +203,12 @@ def test_answers_are_those_of_transformers(answers, cases, model, processor, tab
     same = []
     for answer, case in zip(answers, cases, strict=True):
         inputs = _inputs(processor, case)
-        how = {"keep": case.n_keep, "redundancy": case.redundancy, "positions": "renumbered"}
+        how = {
+            "keep": case.n_keep,
+            "redundancy": case.redundancy,
+            "coverage": 0.0,
+            "positions": "renumbered",
+        }
         with attach(model, tokenizer=processor, **how):
             output = model.generate(**inputs, do_sample=False, max_new_tokens=4)
         said = output[0, inputs["input_ids"].shape[1] :]

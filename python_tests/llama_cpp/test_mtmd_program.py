@@ -17,7 +17,7 @@ from gguf import GGUFReader, GGUFWriter
 from PIL import Image, ImageDraw
 from tiny_gguf import KINDS
 
-from mi_pruner_cuda import keep_count
+from mi_pruner_cuda import defaults, keep_count
 
 _SECONDS = 120
 _BY_DEFAULT = ("--threads", "1", "--n-predict", "6")
@@ -111,6 +111,9 @@ def test_help_names_every_option_and_the_parser_knows_each(program):
         assert "no such option" not in program.bare(dashed).stderr, dashed
     assert max(map(len, done.stdout.splitlines())) <= 100
     assert "Exit codes: 0" in done.stdout
+    text = " ".join(done.stdout.split())
+    for name, default in (("redundancy", defaults.REDUNDANCY), ("coverage", defaults.COVERAGE)):
+        assert re.search(rf"--{name} X [^-]*\. Default {default:g} --", text), name
 
 
 def test_version(program):
@@ -333,6 +336,7 @@ def test_a_split_model(program, tmp_path, question):
 def test_the_dump_holds_what_was_kept_and_why(program, images, tmp_path):
     dump = _dump(
         program, tmp_path, "--image", images[0], "--image", images[1], "--keep", "40",
+        "--redundancy", "0", "--coverage", "0",
         "-p", "first <__media__> then <__media__>, which is red?",
     )  # fmt: skip
     assert dump["message"] == "first <__media__> then <__media__>, which is red?"
@@ -426,8 +430,13 @@ def test_the_question_decides_what_is_kept(program, question, tmp_path):
     assert kept() != kept("--query", "all")
     assert kept("--query", "all") != kept("--query", "all", "-sys", "Be brief.")
     assert kept() != kept("--estimator", "joint")
-    assert kept() != kept("--redundancy", "1")
-    assert kept() != kept("--coverage", "0.5")
+    for option, default in (
+        ("--redundancy", defaults.REDUNDANCY),
+        ("--coverage", defaults.COVERAGE),
+    ):
+        assert kept() == kept(option, str(default))
+        for other in ("0", "1"):
+            assert kept() != kept(option, other)
     assert kept() != kept("--mi-temperature", "2")
 
 

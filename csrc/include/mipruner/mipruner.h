@@ -60,7 +60,7 @@ enum mipruner_status {
   MIPRUNER_KEPT_ALL = 1,
   /* The result is valid, but the rows could not be told apart as they should: some hold NaN or Inf
    * (result.n_not_finite of them, kept only where too few others exist), or all relevances are
-   * equal, as with a text of zero rows, so that the lowest indices were kept. */
+   * equal, as with a text of zero rows, so that they decided nothing. */
   MIPRUNER_DEGENERATE = 2,
   MIPRUNER_ERROR_INVALID_ARGUMENT = -1,
   MIPRUNER_ERROR_OUT_OF_MEMORY = -2, /* also: the call needs more than max_workspace */
@@ -142,14 +142,15 @@ typedef struct mipruner_select_params {
   int32_t estimator;  /* enum mipruner_estimator */
   int32_t order;      /* enum mipruner_order */
   float temperature;  /* > 0, divides the cosines; default 0.1 */
-  float redundancy;   /* lambda >= 0: 0 (default) is the top K by relevance; above, rows are chosen
-                         one by one, and what a row shares with those chosen counts against it */
+  float redundancy;   /* lambda >= 0, default 1: rows are chosen one by one, and what a row
+                         shares with those chosen counts against it. Redundancy 0 is the top K by
+                         relevance */
   const int32_t* always_keep; /* rows that survive whatever they score (row breaks, begin and end of
                                  image), as part of the K; host memory; repeats count once */
   int64_t n_always_keep;
   void* stream; /* cudaStream_t for device views; default NULL: the default stream */
-  /* In [0, 1], default 0. Of the k rows chosen besides always_keep, floor(coverage * k + 0.5) are
-   * spread evenly over the rows to choose from (not in always_keep, without NaN or Inf): one of
+  /* In [0, 1], default 0.25. Of the k rows chosen besides always_keep, floor(coverage * k + 0.5)
+   * are spread evenly over the rows to choose from (not in always_keep, without NaN or Inf): one of
    * each of so many equal runs, whatever they hold, so that a small budget keeps something of the
    * whole scene. The others are chosen as without it; with redundancy, what they share with the
    * spread ones counts against them. */
@@ -188,8 +189,9 @@ MIPRUNER_API void mipruner_log_set(mipruner_log_callback callback, void* user_da
 /* ---- parameters ---- */
 
 /* Sets the first `size` bytes of `params` to the defaults of the library in use, struct_size
- * included, so that programs and libraries of different age agree on what is there. A size that no
- * version ever had leaves struct_size 0, which every function refuses. */
+ * included, so that programs and libraries of different age agree on what is there. A program of
+ * the first release, whose select params had no coverage, gets that release's: redundancy 0 and
+ * none. A size that no version ever had leaves struct_size 0, which every function refuses. */
 MIPRUNER_API void mipruner_context_params_init(mipruner_context_params* params, size_t size);
 MIPRUNER_API void mipruner_select_params_init(mipruner_select_params* params, size_t size);
 
@@ -233,8 +235,9 @@ MIPRUNER_API int32_t mipruner_n_keep(const mipruner_select_params* params, int64
  *   visual      [n_rows, n_cols], after the projector
  *   text        [words, n_cols], the token embeddings of the question, of the dtype and memory of
  *               visual. NULL or no rows: selection without text, by redundancy alone, which must be
- *               > 0 then
- *   params      NULL for the defaults
+ *               > 0 then, as it is by default
+ *   params      NULL for the defaults, coverage and redundancy among them: with both 0 the rows
+ *               kept are the top K by relevance
  *   idx_out     host memory for idx_cap >= mipruner_n_keep() indices
  *   scores_out  NULL, or host memory for n_rows floats: relevance in nats, -inf for rows with NaN
  *               or Inf

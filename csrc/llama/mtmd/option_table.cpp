@@ -77,14 +77,14 @@ const std::vector<OptionSpec>& option_table() {
          options->select.estimator = parse_estimator(given);
        }},
       {"redundancy", nullptr, "X",
-       "0 (default): the most relevant rows; above: what a row shares with\n"
-       "rows already chosen counts against it, X times",
+       "what a row shares with rows already chosen counts against it, X times;\n"
+       "0: the most relevant rows. Default 1",
        [](const Given& given, Options* options) {
          options->select.redundancy = static_cast<float>(parse_number(given, 0, kMaxFloat));
        }},
       {"coverage", nullptr, "X",
-       "0 (default) to 1: the share of the kept rows that is spread evenly over\n"
-       "the image, whatever they hold",
+       "0 to 1: the share of the kept rows that is spread evenly over the\n"
+       "image, whatever they hold. Default 0.25",
        [](const Given& given, Options* options) {
          options->select.coverage = parse_number(given, 0, 1);
        }},

@@ -14,6 +14,13 @@ mipruner_context_params cpu_params(int32_t n_threads) {
   return params;
 }
 
+mipruner_select_params params_by_relevance() {
+  mipruner_select_params params = mipruner_select_default_params();
+  params.redundancy = 0;
+  params.coverage = 0;
+  return params;
+}
+
 Context::Context(const mipruner_context_params& params) {
   EXPECT_EQ(mipruner_init(&params, &context_), MIPRUNER_OK) << mipruner_last_error(nullptr);
 }

@@ -28,6 +28,9 @@ class Context {
 
 mipruner_context_params cpu_params(int32_t n_threads = 1);
 
+// The defaults, but without redundancy and coverage: the top K by relevance.
+mipruner_select_params params_by_relevance();
+
 struct Outcome {
   int32_t status;
   std::vector<int32_t> kept;

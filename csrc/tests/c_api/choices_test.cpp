@@ -37,7 +37,7 @@ Problem with_row_values(int64_t n_rows, int64_t n_cols, const std::vector<int64_
 }
 
 mipruner_select_params keeping(int32_t n_keep, float redundancy = 0) {
-  mipruner_select_params params = mipruner_select_default_params();
+  mipruner_select_params params = params_by_relevance();
   params.n_keep = n_keep;
   params.redundancy = redundancy;
   return params;

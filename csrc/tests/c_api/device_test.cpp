@@ -167,6 +167,7 @@ TEST_F(Device, HostViewsAreWorkedOnByTheCpu) {
 }
 
 TEST_F(Device, MaxWorkspaceIsExact) {
+  call.select_params.redundancy = 0;  // which makes do with less
   EXPECT_EQ(call.run(context), MIPRUNER_OK);
   const uint64_t workspace = call.result[0].workspace;
   for (uint64_t bytes : {workspace, workspace - 1}) {

@@ -63,11 +63,13 @@ TEST_F(SelectBadInput, TextDataNull) {
 
 TEST_F(SelectBadInput, TextNullWithoutRedundancy) {
   call.text = nullptr;
+  params.redundancy = 0;
   expect_invalid({"redundancy: got 0 without text"});
 }
 
 TEST_F(SelectBadInput, TextOfNoRowsWithoutRedundancy) {
   text.n_rows = 0;
+  params.redundancy = 0;
   expect_invalid({"redundancy: got 0 without text"});
 }
 
@@ -174,6 +176,7 @@ TEST_F(SelectBadInput, TableThatNoMachineHolds) {
   visual.n_cols = text.n_cols = 1;
   visual.row_stride = text.row_stride = 1;
   params.n_keep = 1;
+  params.redundancy = 0;
   expect_status(MIPRUNER_ERROR_OUT_OF_MEMORY, {"out of memory", "scratch memory"});
 }
 

@@ -184,6 +184,23 @@ TEST(Estimators, NoParamsAreTheDefaults) {
   expect_same_bits(call.outcome(status), given);
 }
 
+// With redundancy and coverage, of whatever strength, and not the top K by relevance.
+TEST(Estimators, TheDefaultsAreThoseOfTheMethod) {
+  const mipruner_select_params params = mipruner_select_default_params();
+  Task task;
+  task.redundancy = static_cast<double>(params.redundancy);
+  task.coverage = params.coverage;
+  task.keep = mipruner_n_keep(nullptr, 40);
+  const Problem problem = decisive_problem(40, 6, 33, task);
+  expect_as_in_float64(problem, task);
+  SelectCall call(problem);
+  call.params = nullptr;
+  const int32_t status = call.run(Context());
+  const Outcome by_default = call.outcome(status);
+  EXPECT_EQ(by_default.kept, expected_selection(problem, task).kept);
+  EXPECT_NE(by_default.kept, select(Context(), problem, params_by_relevance()).kept);
+}
+
 // ---- without text ----
 
 class WithoutText : public testing::TestWithParam<std::vector<int32_t>> {};
@@ -201,6 +218,20 @@ TEST_P(WithoutText, RedundancyChooses) {
   expect_as_in_float64(problem, task);
   expect_same_bits(select_without_text(Context(), problem, params_for(task)),
                    select(Context(), problem, params_for(task)));
+}
+
+TEST(WithoutTextOrParams, RedundancyChoosesByDefault) {
+  const mipruner_select_params params = mipruner_select_default_params();
+  Task task;
+  task.redundancy = static_cast<double>(params.redundancy);
+  task.coverage = params.coverage;
+  task.keep = mipruner_n_keep(nullptr, 30);
+  const Problem problem = decisive_problem(30, 0, 12, task);
+  SelectCall call(problem);
+  call.text = nullptr;
+  call.params = nullptr;
+  ASSERT_EQ(call.run(Context()), MIPRUNER_OK);
+  EXPECT_EQ(call.outcome(MIPRUNER_OK).kept, expected_selection(problem, task).kept);
 }
 
 // A row that is kept whatever it scores is not finite for all that.
@@ -223,7 +254,7 @@ TEST_P(WithoutText, RowsThatAreNotFiniteScoreNothing) {
 TEST(Bits, AreTheSameOnAnyNumberOfThreads) {
   const Problem problem = related(700, 31, 128);
   for (float redundancy : {0.0f, 0.5f}) {
-    mipruner_select_params params = mipruner_select_default_params();
+    mipruner_select_params params = params_by_relevance();
     params.redundancy = redundancy;
     params.n_keep = 40;
     const Outcome alone = select(Context(1), problem, params);
@@ -250,7 +281,7 @@ TEST(Bits, AreTheSameWhateverLiesBetweenTheRows) {
 
 TEST(Bits, ScoresDoNotDependOnWhatIsKept) {
   const Problem problem = related(60, 9, 30);
-  mipruner_select_params params = mipruner_select_default_params();
+  mipruner_select_params params = params_by_relevance();
   const Outcome few = select(Context(), problem, params);
   const int32_t always[] = {5, 59};
   params.always_keep = always;

@@ -41,13 +41,31 @@ TEST_F(Versions, SelectParamsOfThePast) {
   }
 }
 
-// Without coverage, and whatever comes behind it in memory.
+// Without coverage, whatever comes behind it in memory.
 TEST_F(Versions, SelectParamsOfTheFirstRelease) {
   params.n_keep = 5;
-  const Outcome now = select(context, call.problem, params);
-  params.struct_size = 64;
-  params.coverage = std::nan("");
-  expect_same_bits(select(context, call.problem, params), now);
+  for (float redundancy : {0.0f, 1.0f}) {
+    params.struct_size = sizeof params;
+    params.redundancy = redundancy;
+    params.coverage = 1;
+    const Outcome covered = select(context, call.problem, params);
+    params.coverage = 0;
+    const Outcome then = select(context, call.problem, params);
+    EXPECT_NE(covered.kept, then.kept);
+    params.struct_size = 64;
+    for (double behind : {0.0, 1.0, std::nan("")}) {
+      params.coverage = behind;
+      expect_same_bits(select(context, call.problem, params), then);
+    }
+  }
+}
+
+// Compiled against the first header and linked to this library: its choice by relevance alone.
+TEST_F(Versions, DefaultsOfTheFirstRelease) {
+  const Outcome then = select(context, call.problem, params_by_relevance());
+  EXPECT_NE(select(context, call.problem, params).kept, then.kept);
+  mipruner_select_params_init(&params, 64);
+  expect_same_bits(select(context, call.problem, params), then);
 }
 
 TEST_F(Versions, SelectParamsThatAreGarbage) {
@@ -142,11 +160,11 @@ TEST(Defaults, SelectParams) {
   EXPECT_EQ(params.estimator, MIPRUNER_ESTIMATOR_DEFAULT);
   EXPECT_EQ(params.order, MIPRUNER_ORDER_ASCENDING);
   EXPECT_EQ(params.temperature, 0.1f);
-  EXPECT_EQ(params.redundancy, 0.0f);
+  EXPECT_GT(params.redundancy, 0.0f);  // python_tests/test_c_api.py knows the numbers
   EXPECT_EQ(params.always_keep, nullptr);
   EXPECT_EQ(params.n_always_keep, 0);
   EXPECT_EQ(params.stream, nullptr);
-  EXPECT_EQ(params.coverage, 0.0);
+  EXPECT_GT(params.coverage, 0.0);
 }
 
 // A program has room for the struct of its own header and no more: smaller in the first release,
@@ -158,6 +176,8 @@ TEST(Defaults, OfOtherReleases) {
     mipruner_select_params_init(params, static_cast<size_t>(size));
     EXPECT_EQ(params->struct_size, static_cast<size_t>(size));
     EXPECT_EQ(params->temperature, 0.1f);
+    const bool is_first = size == 64;
+    EXPECT_EQ(params->redundancy, is_first ? 0.0f : mipruner_select_default_params().redundancy);
     for (int64_t i = sizeof *params; i < size; ++i) EXPECT_EQ(bytes[i], 0) << i;
     EXPECT_TRUE(bytes.untouched(size));
   }

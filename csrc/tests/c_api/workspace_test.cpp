@@ -37,7 +37,7 @@ void expect_exact_limit(const Problem& problem, const mipruner_select_params& pa
 
 TEST(MaxWorkspace, IsExact) {
   for (int32_t estimator = 1; estimator <= MIPRUNER_ESTIMATOR_COSINE; ++estimator) {
-    mipruner_select_params params = mipruner_select_default_params();
+    mipruner_select_params params = params_by_relevance();
     params.estimator = estimator;
     params.n_keep = 4;
     expect_exact_limit(related(300, 9, 16), params);
@@ -45,7 +45,7 @@ TEST(MaxWorkspace, IsExact) {
 }
 
 TEST(MaxWorkspace, IsExactBesideRowsThatAreAlwaysKept) {
-  mipruner_select_params params = mipruner_select_default_params();
+  mipruner_select_params params = params_by_relevance();
   params.n_keep = 4;
   params.always_keep = kAlways;
   params.n_always_keep = 1;
@@ -74,7 +74,7 @@ class Redundant : public testing::TestWithParam<int64_t> {
     params.always_keep = kAlways;
     params.n_always_keep = GetParam();
   }
-  mipruner_select_params params = mipruner_select_default_params();
+  mipruner_select_params params = params_by_relevance();
   const Problem problem = related(300, 9, 16);
 };
 
@@ -124,7 +124,7 @@ TEST(MaxWorkspace, IsNotNeededWhereNothingIsScored) {
 
 // Threads have scratch memory of their own.
 TEST(MaxWorkspace, CoversTheThreads) {
-  mipruner_select_params params = mipruner_select_default_params();
+  mipruner_select_params params = params_by_relevance();
   const Problem problem = related(700, 200, 128);
   const uint64_t alone = select(Context(1), problem, params).result.workspace;
   SelectCall call(problem);

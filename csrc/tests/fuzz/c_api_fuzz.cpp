@@ -100,9 +100,10 @@ class SelectParams {
     known.estimator = mostly<int32_t>(bytes, 0, MIPRUNER_ESTIMATOR_COSINE);
     known.order = mostly<int32_t>(bytes, 0, MIPRUNER_ORDER_SCORE);
     if (one_in(bytes, 4)) known.temperature = odd_number<float>(bytes);
-    if (bytes.ConsumeBool()) known.redundancy = odd_number<float>(bytes);
+    // Not the default else, which NULL stands for: a choice by relevance is work of another kind.
+    known.redundancy = bytes.ConsumeBool() ? odd_number<float>(bytes) : 0;
     if (one_in(bytes, 3)) list_rows(bytes, &known);
-    if (one_in(bytes, 3)) known.coverage = odd_number<double>(bytes);
+    known.coverage = one_in(bytes, 3) ? odd_number<double>(bytes) : 0;
     return known;
   }
 

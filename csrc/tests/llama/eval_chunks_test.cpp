@@ -43,6 +43,9 @@ class EvalChunks : public testing::Test {
     expect_ok(table_.open(test::source_of(file.build())));
     EXPECT_EQ(mipruner_init(nullptr, &pruner_), MIPRUNER_OK);
     options_.select.n_keep = 3;
+    // The rows that a test plants are the most relevant ones.
+    options_.select.redundancy = 0;
+    options_.select.coverage = 0;
   }
   ~EvalChunks() override { mipruner_free(pruner_); }
 
@@ -290,6 +293,20 @@ TEST_F(EvalChunks, WithoutAQuestionRedundancyChooses) {
   expect_ok(eval(&scene));
   EXPECT_EQ(after_, 2 + 3);
   EXPECT_EQ(reports_.at(0).kept.size(), 3U);
+}
+
+TEST_F(EvalChunks, ByDefaultNoQuestionIsNeeded) {
+  options_ = {};
+  EXPECT_GT(options_.select.coverage, 0);
+  for (const int32_t n_keep : {3, 12}) {
+    Scene scene;
+    scene.add_image(12, 1);
+    options_.select.n_keep = n_keep;
+    expect_ok(eval(&scene));
+    EXPECT_EQ(after_, n_keep);
+    EXPECT_EQ(reports_.at(0).status, n_keep == 12 ? MIPRUNER_KEPT_ALL : MIPRUNER_OK);
+    EXPECT_EQ(reports_.at(0).scores, std::vector<float>(12));
+  }
 }
 
 TEST_F(EvalChunks, CoverageSpreadsRowsOverTheImage) {

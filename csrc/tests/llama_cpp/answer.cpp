@@ -2,7 +2,7 @@
 //
 // Reads one request a line from standard input, fields separated by tabs:
 //   IMAGE  PROMPT  N_KEEP  REDUNDANCY  QUERY
-// with the image's place in the prompt marked <__media__>, and writes for request i
+// with the image's place in the prompt marked <__media__> (coverage is 0), and writes for request i
 //   OUT/i.rows     the image's embeddings, float32 [rows, n_embd]
 //   OUT/i.logits   those of the first new token, float32
 // and to standard output a line with the tokens of the prompt (-1 for the image), a tab, the kept
@@ -35,6 +35,7 @@ Request parse(const std::string& line) {
   request.options.select = mipruner_select_default_params();
   request.options.select.n_keep = std::stoi(n_keep);
   request.options.select.redundancy = std::stof(redundancy);
+  request.options.select.coverage = 0;
   return request;
 }
 

@@ -10,6 +10,7 @@ mipruner::llama::EvalOptions options_keeping(int32_t n_keep, int32_t n_batch) {
   options.select = mipruner_select_default_params();
   options.select.n_keep = n_keep;
   options.select.redundancy = 0.5F;
+  options.select.coverage = 0;
   options.n_batch = n_batch;
   return options;
 }

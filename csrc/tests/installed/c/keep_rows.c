@@ -1,5 +1,6 @@
-/* Keeps 3 of 8 rows and prints them: visual row i points along axis i, the two words along 2 and 5.
- * Then the sums of the gathered rows, each of which is 1, and the library's version. */
+/* Keeps the 3 most relevant of 8 rows and prints them: visual row i points along axis i, the two
+ * words along 2 and 5. Then the sums of the gathered rows, each of which is 1, and the library's
+ * version. */
 #include <stdio.h>
 
 #include "mipruner/mipruner.h"
@@ -23,6 +24,8 @@ static int32_t choose(mipruner_context* context, const float* image, int32_t* ke
   const mipruner_view text = view_of(words, 2);
   mipruner_select_params params = mipruner_select_default_params();
   params.n_keep = kKept;
+  params.redundancy = 0;
+  params.coverage = 0;
   return mipruner_select(context, &visual, &text, &params, kept, kKept, NULL, NULL);
 }
 

@@ -1,5 +1,5 @@
-// Keeps 3 of 8 rows and prints them: visual row i points along axis i, the two words along 2 and 5.
-// Then what a call that is not allowed throws, and the library's version.
+// Keeps the 3 most relevant of 8 rows and prints them: visual row i points along axis i, the two
+// words along 2 and 5. Then what a call that is not allowed throws, and the library's version.
 #include <cstdio>
 #include <vector>
 
@@ -21,6 +21,8 @@ int main() {
   const mipruner_view text = mipruner::rows_of(words, kRows);
   mipruner_select_params params = mipruner_select_default_params();
   params.n_keep = 3;
+  params.redundancy = 0;
+  params.coverage = 0;
 
   mipruner::Context context = new_context();
   for (const int32_t row : context.select(visual, text, params).kept) std::printf("%d ", row);
