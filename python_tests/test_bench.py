@@ -10,12 +10,13 @@ import torch
 from inputs import related
 from PIL import Image
 
-from mi_pruner_cuda import demo, reference, select
+from mi_pruner_cuda import reference, select
+from mi_pruner_cuda.budget import resolve
 from mi_pruner_cuda.critic.pairs import read_pairs
 
 BENCH = Path(__file__).resolve().parent.parent / "bench"
 sys.path[:0] = [str(BENCH), str(BENCH / "quality")]
-import accuracy  # noqa: E402
+import baselines  # noqa: E402
 import bench_attach  # noqa: E402
 import bench_methods  # noqa: E402
 import bench_select  # noqa: E402
@@ -69,9 +70,9 @@ def test_fewer_than_15_repeats_are_refused():
 
 @pytest.mark.parametrize("keep", [0.5, 0.25, 0.1, 0.05, 1, 256])
 def test_uniform_grid_spreads(keep):
-    pick = accuracy.methods(0)["uniform grid"]["selector"]
+    pick = baselines.selector(baselines.RULES["uniform grid"])
     chosen = pick(torch.zeros(256, 4), torch.zeros(1, 4), keep).indices
-    assert len(chosen.unique()) == len(chosen) == accuracy.resolve(keep, 256)
+    assert len(chosen.unique()) == len(chosen) == resolve(keep, 256)
     if len(chosen) >= 4:  # every quarter of the picture gets its share
         quarter = (chosen // 16 >= 8).int() * 2 + (chosen % 16 >= 8).int()
         counts = quarter.bincount(minlength=4)
@@ -80,27 +81,11 @@ def test_uniform_grid_spreads(keep):
 
 def test_random_selection_is_seeded():
     def draw(seed):
-        pick = accuracy.methods(seed)["random"]["selector"]
+        draws = torch.Generator().manual_seed(seed)
+        pick = baselines.selector(baselines.RULES["random"], generator=draws)
         return pick(torch.zeros(256, 4), torch.zeros(1, 4), 0.1).indices.tolist()
 
     assert draw(1) == draw(1) != draw(2)
-
-
-def test_accuracy_runs(tmp_path):
-    out, plot = tmp_path / "a.json", tmp_path / "a.png"
-    command = ["--questions", "10", "--seeds", "2", "--json", out, "--plot", plot]
-    done = subprocess.run(
-        [sys.executable, BENCH / "quality/accuracy.py", *map(str, command)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    rows = json.loads(out.read_text())
-    assert len(rows) == 1 + 4 * 4 and plot.stat().st_size > 1000
-    assert all(row["questions"] == 10 for row in rows)
-    assert [row["tokens"] for row in rows if row["method"] == "random"] == [128, 64, 26, 13]
-    assert demo.model_path().is_dir()
 
 
 def test_attach_runs(tmp_path):

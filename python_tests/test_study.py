@@ -15,18 +15,16 @@ sys.path.insert(0, str(BENCH))
 from bootstrap import interval  # noqa: E402
 from eval_vlm import answer_all  # noqa: E402
 from exam import draw_exam  # noqa: E402
-from methods import Ours  # noqa: E402
+from methods import Ours, Published  # noqa: E402
 from reader import Reader  # noqa: E402
 from study_parts import PARTS, Run  # noqa: E402
 from study_store import Entry, Store  # noqa: E402
-from study_tables import Measured  # noqa: E402
+from study_tables import Measured, describe_all, lead  # noqa: E402
 
 from mi_pruner_cuda import attach, demo  # noqa: E402
 from mi_pruner_cuda.demo import scenes  # noqa: E402
 
-MODELS = {
-    path.parent.name: path.parent for path in sorted((BENCH / "models").glob("*/config.json"))
-}
+MODELS = {path.parent.name: path.parent for path in sorted((BENCH / "models").rglob("config.json"))}
 MODELS["demo"] = demo.model_path()
 
 
@@ -170,7 +168,7 @@ def run(script, *arguments):
 
 
 def test_a_small_study(tmp_path):
-    store = tmp_path / "model.jsonl"
+    store = tmp_path / "demo.jsonl"
     ask = ("--models", MODELS["demo"], "--world", "demo", "--per-family", 1, "--output", tmp_path)
     ask += ("--parts", "rules", "--threads", 1)
     done = run("study.py", *ask)
@@ -190,8 +188,8 @@ def test_a_small_study(tmp_path):
     plots = run("study_plots.py", "--results", tmp_path, "--output", tmp_path)
     assert plots.returncode == 0, plots.stderr
     assert {p.name for p in tmp_path.glob("*.png")} == {
-        "study_accuracy_model.png",
-        "study_recall_model.png",
+        "study_accuracy_demo.png",
+        "study_recall_demo.png",
     }
 
 
@@ -204,17 +202,41 @@ def test_a_scene_under_each_method(tmp_path):
     assert Image.open(tmp_path / "study_scene_study-qwen-3.png").size[0] > 1000
 
 
-def test_leads_are_ours_minus_the_others(tmp_path):
+OTHER = Run(Published("random"), 0.1)
+
+
+@pytest.fixture
+def measured(tmp_path):
+    """A model and how many questions random answers right -> what was measured of it. Ours answers
+    every second one."""
     exam = draw_exam("study", "study", 3, 2)
-    store = Store(tmp_path / "runs.jsonl")
-    head = Entry("rules", "model", "study", "study", 3, 2)
-    ours, other = Run(Ours(), 0.1), Run(Ours(redundancy=0.9), 0.1)
-    right = np.arange(len(exam)) % 2 == 0
-    nothing = np.full(len(exam), np.nan)
-    store.add(head.of(ours), right, nothing)
-    store.add(head.of(other), np.zeros(len(exam), bool), nothing)
-    mean, low, high = Measured(store, head, exam).lead(other, "all")
-    assert mean == pytest.approx(100 * right.mean()) and low <= mean <= high and low > 0
+
+    def measure(model, rights_of_other):
+        store = Store(tmp_path / f"{model}.jsonl")
+        head = Entry("rules", model, "study", "study", 3, 2)
+        places, recall = np.arange(len(exam)), np.full(len(exam), 0.25)
+        store.add(head.of(Run(Ours(), 0.1)), places % 2 == 0, recall)
+        store.add(head.of(OTHER), places < rights_of_other, recall)
+        return Measured(store, head, exam)
+
+    return measure
+
+
+def test_leads_are_ours_minus_the_others(measured):
+    mean, low, high = lead([measured("a", 0)], OTHER, "all")
+    assert mean == pytest.approx(50) and 0 < low <= mean <= high
+
+
+def test_leads_over_models_are_those_of_all_their_questions(measured):
+    a, b = measured("a", 0), measured("b", 22)
+    assert len(a.exam) == 22
+    mean, low, high = lead([a, b], OTHER, "all")
+    assert mean == pytest.approx((50 - 50) / 2) and low < 0 < high
+    one, two = lead([a], OTHER, "all"), lead([a, a], OTHER, "all")
+    assert two[0] == one[0] and two[2] - two[1] < one[2] - one[1]
+    table = describe_all([a, b])
+    assert "rules, mean of a, b" in table
+    assert any(line.startswith("| random | 25.0 | 50.0 (+0.0:") for line in table.splitlines())
 
 
 @pytest.mark.parametrize(

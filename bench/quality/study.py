@@ -27,6 +27,7 @@ from study_store import Entry, Store
 from tqdm import tqdm
 from vlm_batches import COURSES
 
+from mi_pruner_cuda import demo
 from mi_pruner_cuda.budget import resolve
 
 RESULTS = pathlib.Path(__file__).resolve().parents[2] / "build" / "study"
@@ -80,21 +81,27 @@ class Study:
         return found
 
 
+def name_of(folder: pathlib.Path) -> str:
+    """What tables call a checkpoint: its folder, or "demo" for the one of the package."""
+    return "demo" if folder.resolve() == demo.model_path().resolve() else folder.name
+
+
 def measure(args) -> None:
     """Every run that the store does not hold yet."""
     for folder in args.models:
-        store = Store(args.output / f"{folder.name}.jsonl")
-        for name in args.parts:
-            part = PARTS[name]
+        name = name_of(folder)
+        store = Store(args.output / f"{name}.jsonl")
+        for kind in args.parts:
+            part = PARTS[kind]
             per_family = args.per_family or part.per_family
-            head = Entry(name, folder.name, args.world, args.split, args.seed, per_family)
+            head = Entry(kind, name, args.world, args.split, args.seed, per_family)
             missing = [run for run in part.runs if not store.holds(head.of(run))]
             if not missing:
                 continue
             exam = draw_exam(args.world, args.split, args.seed, per_family)
-            cache = args.output / f"maps-{folder.name}-{args.split}-{args.seed}-{per_family}.pt"
+            cache = args.output / f"maps-{name}-{args.split}-{args.seed}-{per_family}.pt"
             study = Study(folder, args.world, exam, cache)
-            for run in tqdm(missing, desc=f"{folder.name} {name}", unit="run"):
+            for run in tqdm(missing, desc=f"{name} {kind}", unit="run"):
                 store.add(head.of(run), *study.run(run))
 
 

@@ -72,13 +72,25 @@ class Measured:
         """In percent."""
         return 100 * float(np.nanmean(self[run].recall))
 
-    def lead(self, run: Run, group: str) -> tuple[float, float, float]:
-        """Ours minus it, in percent, and the ends of its interval."""
+    def gain(self, run: Run, group: str) -> tuple[np.ndarray, np.ndarray]:
+        """Ours minus it for each question of the group, in percent; and the question's scene."""
         ours = self[ours_at(run.keep)]
         where = self.groups[group]
-        difference = 100 * (ours.right[where].astype(float) - self[run].right[where])
-        low, high = interval(difference, self.exam.scene_of[where])
-        return float(difference.mean()), low, high
+        gain = 100 * (ours.right[where].astype(float) - self[run].right[where])
+        return gain, self.exam.scene_of[where]
+
+
+def lead(found: list[Measured], run: Run, group: str) -> tuple[float, float, float]:
+    """Ours minus it over all questions of all models, in percent, and the ends of its interval."""
+    gains, scenes, known = [], [], 0
+    for measured in found:
+        gain, scene = measured.gain(run, group)
+        gains.append(gain)
+        scenes.append(scene + known)  # what one scene is to two models counts as two
+        known += len(measured.exam.scenes)
+    gain = np.concatenate(gains)
+    low, high = interval(gain, np.concatenate(scenes))
+    return float(gain.mean()), low, high
 
 
 def ours_at(keep: float) -> Run:
@@ -104,22 +116,33 @@ def by_keep(measured: Measured, runs: dict[str, dict[float, Run]]) -> str:
     return rows_of(table)
 
 
-def by_group(measured: Measured, runs: dict[str, dict[float, Run]], keep: float) -> str:
-    """Accuracy and ours minus it per group of families, and recall, at one budget."""
-    table = [["chosen by", "patches found", *measured.groups]]
-    for name, own in runs.items():
+def by_group(found: list[Measured], keep: float) -> str:
+    """Accuracy and ours minus it per group of families, and recall, at one budget: of one model, or
+    the mean of several."""
+    table = [["chosen by", "patches found", *found[0].groups]]
+    for name, own in found[0].runs().items():
         run = own[keep]
-        if run not in measured:
+        if any(run not in measured for measured in found):
             continue
-        line = [name, percent(measured.recall(run))]
-        for group in measured.groups:
-            cell = percent(measured.accuracy(run, group))
-            if run != ours_at(keep) and ours_at(keep) in measured:
-                mean, low, high = measured.lead(run, group)
+        line = [name, percent(np.mean([measured.recall(run) for measured in found]))]
+        for group in found[0].groups:
+            cell = percent(np.mean([measured.accuracy(run, group) for measured in found]))
+            if run != ours_at(keep) and all(ours_at(keep) in measured for measured in found):
+                mean, low, high = lead(found, run, group)
                 cell += f" ({mean:+.1f}: {low:+.1f} to {high:+.1f})"
             line.append(cell)
         table.append(line)
     return rows_of(table)
+
+
+def describe_all(found: list[Measured]) -> str:
+    """What several models have in common: the mean over them of the same part."""
+    names = ", ".join(measured.head.model for measured in found)
+    lines = [f"## {found[0].head.part}, mean of {names}"]
+    for keep in TIGHT:
+        lines.append(f"### {100 * keep:g} % kept: accuracy (ours minus it: interval)")
+        lines.append(by_group(found, keep))
+    return "\n\n".join(lines)
 
 
 def by_family(measured: Measured, runs: dict[str, dict[float, Run]], keep: float) -> str:
@@ -175,7 +198,7 @@ def describe(measured: Measured) -> str:
         lines.append(by_keep(measured, runs))
     for keep in TIGHT:
         lines.append(f"### {100 * keep:g} % kept: accuracy (ours minus it: interval)")
-        lines.append(by_group(measured, runs, keep))
+        lines.append(by_group([measured], keep))
         lines.append(by_family(measured, runs, keep))
     return "\n\n".join(lines)
 
@@ -207,7 +230,15 @@ def main() -> None:
     parser.add_argument("--results", type=pathlib.Path, default=RESULTS, help="study.py's --output")
     args = parser.parse_args()
     check_results(parser, args.results)
-    for measured in measured_in(args.results, args.split, args.seed):
+    found = list(measured_in(args.results, args.split, args.seed))
+    for part in ("rules", "critics"):
+        # Of each model in the study's world, the largest exam.
+        of_model = {
+            m.head.model: m for m in found if (m.head.part, m.head.world) == (part, "study")
+        }
+        if len(of_model) > 1:
+            print(describe_all(list(of_model.values())), end="\n\n")
+    for measured in found:
         print(describe(measured), end="\n\n")
 
 
