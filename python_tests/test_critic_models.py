@@ -2,6 +2,7 @@
 
 import csv
 import importlib
+import inspect
 import json
 from pathlib import Path
 
@@ -320,7 +321,7 @@ def run(*argv):
 def test_the_command_and_what_it_is_for(scene_pairs, tmp_path, capsys):
     model, output = demo.model_path(), tmp_path / "critic.safetensors"
     calibrating = ("calibrate", "--model", model, "--pairs", scene_pairs, "--output", output)
-    assert run(*calibrating, "--layers", "0,1") == 0
+    assert run(*calibrating, "--method", "attention", "--layers", "0,1") == 0
     out, err = capsys.readouterr()
     assert err == "" and "pairs     10 fitted, 2 held out" in out
     assert "correlation with the model's attention logits" in out
@@ -349,8 +350,10 @@ def test_the_command_and_what_it_is_for(scene_pairs, tmp_path, capsys):
 
 
 def test_the_command_offers_every_method():
-    """It has the names of its own, so that --help needs no torch."""
+    """It has the names of its own, so that --help needs no torch; the first is the default."""
     assert tuple(METHODS) == command.METHODS
+    default = inspect.signature(calibrate).parameters["method"].default
+    assert default == command.METHODS[0] == "whitening"
 
 
 def test_the_command_says_when_the_pairs_do_not_do(scene_pairs, tmp_path, capsys):
@@ -380,7 +383,7 @@ def test_mistakes_of_the_command(scene_pairs, tmp_path, capsys):
     mistake("pairs: there is no file", pairs="none.csv")
     mistake("layers: allowed only with", layers="0", method="cca")
     mistake("--layers", "'x'", layers="x")
-    mistake("layers: got 9, allowed are 0 to 3", layers="9")
+    mistake("layers: got 9, allowed are 0 to 3", layers="9", method="attention")
     mistake("pairs: got 3, allowed are at least 10", limit=3)
     mistake("model: there is no folder", model="./none")
     lines = scene_pairs.read_text().splitlines()

@@ -9,7 +9,7 @@ from .checks import check_device, check_file, check_installed
 from .errors import UserError
 
 HELP = "fits a critic, by which prune compares rows and words, to a model"
-METHODS = ("attention", "whitening", "cca", "ridge")
+METHODS = ("whitening", "attention", "cca", "ridge")
 
 
 def add_arguments(parser) -> None:

@@ -18,8 +18,8 @@ from .ridge import Ridge
 from .whitening import Whitening
 
 METHODS = {
-    "attention": AttentionLogits,
     "whitening": Whitening,
+    "attention": AttentionLogits,
     "cca": CanonicalCorrelation,
     "ridge": Ridge,
 }
@@ -33,7 +33,7 @@ def calibrate(
     model,
     processor,
     pairs: Iterable,
-    method: str = "attention",
+    method: str = "whitening",
     *,
     layers: Sequence[int] | None = None,
     strengths: Sequence[float] = STRENGTHS,
@@ -52,11 +52,12 @@ def calibrate(
             10, better a few hundred. The picture: a Pillow image, a path or an array. Texts should
             name what their pictures show (captions); for "attention" questions about them do too.
         method:
+            "whitening", which keeps most answers (bench/quality/README.md): whitens the rows of
+                both sides and turns them onto each other by the pairs (whitening.py). Fit, also for
+                "cca" and "ridge": by how many standard deviations a picture's own text stands above
+                other texts, each word matched with its best row.
             "attention": regresses the logits of the model's own early attention (attention.py).
                 Fit: their correlation with the critic's.
-            "whitening": whitens the rows of both sides and turns them onto each other by the pairs
-                (whitening.py). Fit, also for the next two: by how many standard deviations a
-                picture's own text stands above other texts, each word matched with its best row.
             "cca": regularised canonical correlation of the pairs' mean rows (cca.py).
             "ridge": the mean text row predicted from the mean visual row (ridge.py).
         layers: for "attention", numbers of decoder layers; by default the first third of them.
