@@ -59,7 +59,7 @@ class World:
             rows, owner = self.picture()
             asked = owner[owner >= 0][0]
             text = torch.cat([self.template, self.words[asked][None]])
-            kept = select(rows, text, 4, critic=critic).indices
+            kept = select(rows, text, 4, redundancy=0, coverage=0, critic=critic).indices
             found.append((owner[kept] == asked).sum().item() / 3)
         return sum(found) / len(found)
 
@@ -176,7 +176,7 @@ def test_what_a_softmax_over_rows_does_not_see_does_not_count():
 @pytest.mark.parametrize(
     "change, error, message",
     [
-        ({"method": "best"}, ValueError, "method: got 'best', allowed are attention"),
+        ({"method": "best"}, ValueError, "method: got 'best', allowed are whitening"),
         ({"strengths": []}, TypeError, "strengths: got"),
         ({"strengths": [0.0]}, ValueError, "strengths: got 0.0"),
         ({"strengths": ["a"]}, TypeError, "strengths: got 'a'"),
