@@ -36,13 +36,14 @@ from mi_pruner_cuda import select
 sys.path.insert(0, str(Path(__file__).resolve().parent / "quality"))
 from rules import RULES, Sight
 
+RELEVANCE = {"redundancy": 0.0, "coverage": 0.0}
 OURS = {
     "ours": {},
-    "ours, redundancy 1": {"redundancy": 1.0},
-    "ours, coverage 0.5": {"coverage": 0.5},
-    "ours, posterior": {"estimator": "posterior"},
-    "ours, joint": {"estimator": "joint"},
-    "ours, cosine": {"estimator": "cosine"},
+    "ours, relevance alone": RELEVANCE,
+    "ours, relevance alone, posterior": {**RELEVANCE, "estimator": "posterior"},
+    "ours, relevance alone, joint": {**RELEVANCE, "estimator": "joint"},
+    "ours, relevance alone, cosine": {**RELEVANCE, "estimator": "cosine"},
+    "ours, coverage alone": {**RELEVANCE, "coverage": 1.0},
 }
 KEY_COLUMNS = 64  # of a key: one head's
 LEAST_CALLS = 3

@@ -139,9 +139,9 @@ def test_the_timed_calls_are_the_methods():
     sight = bench_methods.make_sight(visual, text)
     methods = {method.name: method for method in bench_methods.methods(sight, 9)}
     assert list(methods) == [*bench_methods.OURS, *rules.RULES]
-    assert torch.equal(
-        methods["ours, redundancy 1"].call(), select(visual, text, 9, redundancy=1).indices
-    )
+    assert torch.equal(methods["ours"].call(), select(visual, text, 9).indices)
+    joint = select(visual, text, 9, redundancy=0, coverage=0, estimator="joint").indices
+    assert torch.equal(methods["ours, relevance alone, joint"].call(), joint)
     for name, rule in rules.RULES.items():
         assert methods[name].needs == ", ".join(sorted(rule.needs))
         found = methods[name].call()

@@ -11,6 +11,7 @@ import pathlib
 
 import numpy as np
 from exam import draw_exam
+from matplotlib import colormaps
 from matplotlib.figure import Figure
 from methods import Ours, Room
 from reader import Reader
@@ -39,6 +40,7 @@ def draw_lines(measured: Measured, value, title: str, path: pathlib.Path, groups
     panels = figure.subplots(1, len(groups), sharey=True, squeeze=False)[0]
     shares = [100 * keep for keep in KEEPS]
     for panel, group in zip(panels, groups, strict=True):
+        panel.set_prop_cycle(color=colormaps["tab20"].colors)
         for place, (name, own) in enumerate(measured.runs().items()):
             ours = name in _OURS
             style = {"color": _COLOURS[place], "linewidth": 2.4} if ours else {"linewidth": 1.0}
@@ -54,7 +56,7 @@ def draw_lines(measured: Measured, value, title: str, path: pathlib.Path, groups
     handles, names = panels[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside right center", fontsize="small")
     figure.suptitle(f"{measured.head.model}, {len(measured.exam)} questions")
-    figure.savefig(path, dpi=110)
+    figure.savefig(path, dpi=80)
 
 
 def draw_scene(folder: pathlib.Path, split: str, question: int, path: pathlib.Path) -> None:
@@ -88,7 +90,7 @@ def draw_scene(folder: pathlib.Path, split: str, question: int, path: pathlib.Pa
         panel.imshow(np.asarray(picture) / 255 * (1 - shade[..., None]))
         panel.set_title(label(run.name), fontsize="small")
     figure.suptitle(f"{asked.text}  ({asked.answer}); {count} of {len(scores)} tokens")
-    figure.savefig(path, dpi=110)
+    figure.savefig(path, dpi=75)
 
 
 def main() -> None:

@@ -139,6 +139,8 @@ def describe_all(found: list[Measured]) -> str:
     """What several models have in common: the mean over them of the same part."""
     names = ", ".join(measured.head.model for measured in found)
     lines = [f"## {found[0].head.part}, mean of {names}"]
+    if found[0].head.part == "options":
+        return "\n\n".join([*lines, options(found)])
     for keep in TIGHT:
         lines.append(f"### {100 * keep:g} % kept: accuracy (ours minus it: interval)")
         lines.append(by_group(found, keep))
@@ -154,29 +156,31 @@ def by_family(measured: Measured, runs: dict[str, dict[float, Run]], keep: float
     return rows_of(table)
 
 
-def options(measured: Measured) -> str:
-    """Estimators with temperatures and redundancies; coverage with redundancies."""
+def options(found: list[Measured]) -> str:
+    """Estimators with temperatures and redundancies; coverage with redundancies. The mean of the
+    models."""
     parts = []
     for keep in TIGHT:
         kept = f"{100 * keep:g} %"
         for estimator in ESTIMATORS:
             rows = {f"{t:g}": {"estimator": estimator, "temperature": t, "coverage": 0.0}
                     for t in TEMPERATURES}  # fmt: skip
-            parts.append(by_redundancy(measured, keep, f"{estimator}, {kept}: temperature", rows))
+            parts.append(by_redundancy(found, keep, f"{estimator}, {kept}: temperature", rows))
         rows = {f"{c:g}": {"coverage": c} for c in COVERAGES}
-        parts.append(by_redundancy(measured, keep, f"{kept}: coverage", rows))
+        parts.append(by_redundancy(found, keep, f"{kept}: coverage", rows))
         rows = {estimator: {"estimator": estimator, "coverage": SPREAD} for estimator in ESTIMATORS}
         head = f"{kept}, coverage {SPREAD:g}: estimator"
-        parts.append(by_redundancy(measured, keep, head, rows))
+        parts.append(by_redundancy(found, keep, head, rows))
     return "\n\n".join(parts)
 
 
-def by_redundancy(measured: Measured, keep: float, head: str, rows: dict[str, dict]) -> str:
+def by_redundancy(found: list[Measured], keep: float, head: str, rows: dict[str, dict]) -> str:
     """Accuracy of Ours: a line per set of options, a column per redundancy."""
     table = [[head, *(f"redundancy {r:g}" for r in REDUNDANCIES)]]
     for name, own in rows.items():
         runs = [Run(Ours(redundancy=r, **own), keep) for r in REDUNDANCIES]
-        table.append([name, *(percent(measured.accuracy(run)) for run in runs)])
+        means = [np.mean([measured.accuracy(run) for measured in found]) for run in runs]
+        table.append([name, *map(percent, means)])
     return rows_of(table)
 
 
@@ -192,7 +196,7 @@ def describe(measured: Measured) -> str:
         whole = [f"{g} {percent(measured.accuracy(Run(None), g))}" for g in measured.groups]
         lines.append("All tokens: " + ", ".join(whole) + ".")
     if head.part == "options":
-        return "\n\n".join([*lines, options(measured)])
+        return "\n\n".join([*lines, options([measured])])
     runs = measured.runs()
     if head.part != "critics":
         lines.append(by_keep(measured, runs))
@@ -231,7 +235,7 @@ def main() -> None:
     args = parser.parse_args()
     check_results(parser, args.results)
     found = list(measured_in(args.results, args.split, args.seed))
-    for part in ("rules", "critics"):
+    for part in PARTS:
         # Of each model in the study's world, the largest exam.
         of_model = {
             m.head.model: m for m in found if (m.head.part, m.head.world) == (part, "study")
