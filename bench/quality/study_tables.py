@@ -108,11 +108,12 @@ def percent(value: float) -> str:
     return "" if np.isnan(value) else f"{value:.1f}"
 
 
-def by_keep(measured: Measured, runs: dict[str, dict[float, Run]]) -> str:
-    """Accuracy of every method at every budget."""
+def by_keep(found: list[Measured]) -> str:
+    """Accuracy of every method at every budget: of one model, or the mean of several."""
     table = [["chosen by", *(f"{100 * keep:g} %" for keep in KEEPS)]]
-    for name, own in runs.items():
-        table.append([name, *(percent(measured.accuracy(own[keep])) for keep in KEEPS)])
+    for name, own in found[0].runs().items():
+        means = (np.mean([measured.accuracy(own[keep]) for measured in found]) for keep in KEEPS)
+        table.append([name, *map(percent, means)])
     return rows_of(table)
 
 
@@ -141,6 +142,8 @@ def describe_all(found: list[Measured]) -> str:
     lines = [f"## {found[0].head.part}, mean of {names}"]
     if found[0].head.part == "options":
         return "\n\n".join([*lines, options(found)])
+    if found[0].head.part != "critics":
+        lines.append(by_keep(found))
     for keep in TIGHT:
         lines.append(f"### {100 * keep:g} % kept: accuracy (ours minus it: interval)")
         lines.append(by_group(found, keep))
@@ -199,7 +202,7 @@ def describe(measured: Measured) -> str:
         return "\n\n".join([*lines, options([measured])])
     runs = measured.runs()
     if head.part != "critics":
-        lines.append(by_keep(measured, runs))
+        lines.append(by_keep([measured]))
     for keep in TIGHT:
         lines.append(f"### {100 * keep:g} % kept: accuracy (ours minus it: interval)")
         lines.append(by_group([measured], keep))
