@@ -1,8 +1,9 @@
-"""What select, attach, plan and the command line do unless told otherwise.
+"""What select, numpy.select, attach, plan and the command line do unless told otherwise.
 
 Chosen by bench/quality/study.py; the numbers behind each are in bench/quality/README.md. The C API
-has the same ones (csrc/c_api/params.cpp). The operators (mi_pruner_cuda.ops, torch.ops.mipruner)
-and the reference are the bare equations: redundancy and coverage are 0 there unless given.
+has the same ones (csrc/c_api/params.cpp), and distributed.select all but redundancy, which it does
+without. The operators (mi_pruner_cuda.ops, torch.ops.mipruner) and the reference are the bare
+equations: redundancy and coverage are 0 there unless given.
 """
 
 from .budget import Mass

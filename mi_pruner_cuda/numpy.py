@@ -77,9 +77,9 @@ def select(
     visual_mask=None,
     text_mask=None,
     temperature: float = defaults.TEMPERATURE,
-    redundancy: float = defaults.REDUNDANCY,
+    redundancy: float | None = None,
     estimator: str = defaults.ESTIMATOR,
-    coverage: float = defaults.COVERAGE,
+    coverage: float | None = None,
     *,
     dtype: str | None = None,
     threads: int | None = None,
@@ -87,13 +87,14 @@ def select(
     """The k rows to keep, and every row's relevance.
 
     Args: as in mutual_information, and
-        text: M = 0 selects without text, by redundancy alone, which must be > 0 then.
+        text: M = 0 selects without text, by redundancy, which must be > 0 then, and coverage.
         k: at least 1; more than N keeps all N. From a ratio: mi_pruner_cuda.keep_count(n, ratio).
-        redundancy: lambda >= 0; 0 is exactly the top k by relevance.
-        coverage: in [0, 1], the share of the k rows that is spread evenly over the rows that count
-            (neither masked nor holding NaN or Inf), one row of each of so many equal runs, whatever
-            they hold. With redundancy they count as the first choices. The others are chosen as
-            without it.
+        redundancy: lambda >= 0, None for defaults.REDUNDANCY; with coverage 0 as well, 0 is exactly
+            the top k by relevance.
+        coverage: None for defaults.COVERAGE; else in [0, 1], the share of the k rows that is spread
+            evenly over the rows that count (neither masked nor holding NaN or Inf), one row of each
+            of so many equal runs, whatever they hold. With redundancy they count as the first
+            choices. The others are chosen as without it.
 
     Returns:
         Selection of NumPy arrays.
@@ -103,6 +104,7 @@ def select(
     """
     k = _checks.count("k", k)
     _checks.temperature(temperature)
+    redundancy, coverage = defaults.choice(k, redundancy, coverage)
     _checks.not_negative("redundancy", redundancy)
     _checks.share("coverage", coverage)
     _checks.estimator(estimator)
@@ -128,7 +130,7 @@ def _reason(k: int, rows: int, kept, words: int, estimator: str) -> str:
     if k >= rows or (kept < k).any():
         notes.append(f"kept all: {k} of {rows} asked for")
     if words == 0:
-        notes.append("no text: selected by redundancy alone")
+        notes.append("no text: selected by what rows share")
     if words == 1 and estimator == "specific":
         notes.append("one text token: scored by pointwise information")
     return "; ".join(notes) or "selected"

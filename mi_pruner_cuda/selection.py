@@ -44,15 +44,15 @@ def select(
 ) -> Selection:
     """The visual rows that carry the most information about the text rows.
 
-    Unless told otherwise half of them are spread evenly over all rows, and what the others share
-    with rows already chosen counts against them a little: of all combinations that
-    bench/quality/study.py measured, the one that keeps most answers. redundancy=0, coverage=0 is
-    the top K by relevance.
+    Unless told otherwise a part of them is spread evenly over all rows, and what the others share
+    with rows already chosen counts against them: of what bench/quality/study.py measured, the
+    combination that keeps most answers about the objects that a question names.
+    redundancy=0, coverage=0 is the top K by relevance.
 
     Args:
         visual: (N, D) or (B, N, D) float32, float16 or bfloat16, after the projector.
         text: (M, D) or (B, M, D), the question's token embeddings, same dtype and device. M = 0
-            selects without text, by redundancy alone, which must be > 0 then.
+            selects without text, by redundancy, which must be > 0 then, and coverage.
         keep: an int >= 1 (exact count; more than N keeps all), a float in (0, 1] (keep_count of the
             rows that are not masked) or Mass(share) ((N, D) only).
         visual_mask: bool (N) or (B, N), True where the row counts; masked rows are never selected.
@@ -80,6 +80,11 @@ def select(
 
     redundancy, coverage = defaults.choice(keep, redundancy, coverage)
     ops.check_relevance(visual, text, visual_mask, text_mask, temperature, estimator)
+    if isinstance(keep, Mass) and text.shape[-2] == 0:
+        raise ValueError(
+            "keep: got Mass without text rows, allowed is a count or a ratio there: without text "
+            "no row has relevance"
+        )
     ops.check_choice(text, redundancy, coverage)
     if critic is not None:
         text = _map(critic, text)
@@ -236,7 +241,7 @@ def reason_for(keep, k, n, text, text_mask, estimator) -> str:
         asked_for = keep if isinstance(keep, int) else k
         notes.append(f"kept all: {asked_for} of {n} asked for")
     if words == 0:
-        notes.append("no text: selected by redundancy alone")
+        notes.append("no text: selected by what rows share")
     if words == 1 and estimator == "specific":
         notes.append("one text token: scored by pointwise information")
     if isinstance(keep, Mass):

@@ -18,7 +18,7 @@ from tiny_models import SQUARE, Prompt, inputs_for
 from zoo import FAMILIES, language_model_call
 
 import mi_pruner_cuda
-from mi_pruner_cuda import attach
+from mi_pruner_cuda import Mass, attach
 
 torch.set_num_threads(1)
 HERE = Path(__file__).resolve().parent
@@ -417,7 +417,7 @@ def test_selection_without_text_depends_on_the_image_alone(one):
             kept.append(entry)
     assert len(hashes) == 1
     assert kept[0].query == [] and "no text" in kept[0].query_source
-    assert "selected by redundancy alone" in kept[0].reason
+    assert "selected by what rows share" in kept[0].reason
     rows = language_model_call(model, pixels)["inputs_embeds"][0]
     (visual,) = family.visuals([[30, picture, 31, 32]], pixels)[0]
     content = [i for i in range(len(visual.columns)) if i not in visual.breaks]
@@ -430,6 +430,8 @@ def test_selection_without_text_depends_on_the_image_alone(one):
 def test_without_text_and_redundancy(tiny):
     with pytest.raises(ValueError, match=r"redundancy: got 0 with query=None"):
         attach(tiny, keep=0.25, query=None, redundancy=0)
+    with pytest.raises(ValueError, match=r"keep: got Mass with query=None"):
+        attach(tiny, keep=Mass(0.5), query=None)
 
 
 def test_explain_says_for_which_word_each_row_speaks(tiny):

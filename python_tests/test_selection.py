@@ -80,14 +80,28 @@ def test_defaults(keep):
         assert not torch.equal(given.indices, expected.indices)
 
 
+def test_mass_needs_text():
+    visual, text = related(20, 3, 8)
+    for options in ({}, {"redundancy": 1.0}, {"always_keep": [1]}):
+        with pytest.raises(ValueError, match="keep: got Mass without text rows"):
+            select(visual, text[:0], Mass(0.5), **options)
+
+
 def test_every_entrance_has_the_same_defaults():
     visual, text = related(60, 6, 24)
     expected = select(visual, text, 15).indices
     assert not torch.equal(expected, select(visual, text, 15, **PLAIN).indices)
     assert mnp.select(visual.numpy(), text.numpy(), 15).indices.tolist() == expected.tolist()
-    assert torch.equal(engine.plan([visual], text, 0.25).kept[0], expected)
+    for always_keep in (None, [None]):
+        for given in ({}, {"redundancy": None, "coverage": None}):
+            plan = engine.plan([visual], text, 0.25, always_keep=always_keep, **given)
+            assert torch.equal(plan.kept[0], expected)
     for entrance in (select, attach, engine.plan, mnp.select, distributed.select):
         own = inspect.signature(entrance).parameters
+        assert (
+            own["coverage"].default is None
+            and own.get("redundancy", own["coverage"]).default is None
+        )
         assert own["temperature"].default == defaults.TEMPERATURE
         assert own["estimator"].default == defaults.ESTIMATOR
 

@@ -61,6 +61,16 @@ def _options() -> tuple[Run, ...]:
     return (Run(None), *(Run(m, keep) for keep in TIGHT for m in dict.fromkeys(spread + plain)))
 
 
+# What is best of each estimator on the way, reported group by group as well.
+CONTENDERS = (
+    Ours("posterior", 0.1, 0.1, 0.0),
+    Ours("posterior", 0.05, 1.0, 0.0),
+    Ours("joint", 0.05, 1.0, 0.0),
+    Ours("cosine", 0.02, 1.0, 0.0),
+    Ours(redundancy=0.25, coverage=SPREAD),
+)
+
+
 def _text() -> tuple[Run, ...]:
     ways = [(Ours(), "original"), (Ours(), "renumbered"), (Ours(query="all"), "original")]
     return tuple(Run(m, keep, positions) for keep in KEEPS for m, positions in ways)

@@ -18,6 +18,7 @@ from exam import Exam, draw_exam
 from methods import Ours
 from study import RESULTS, SEED
 from study_parts import (
+    CONTENDERS,
     COVERAGES,
     KEEPS,
     PARTS,
@@ -117,12 +118,14 @@ def by_keep(found: list[Measured]) -> str:
     return rows_of(table)
 
 
-def by_group(found: list[Measured], keep: float) -> str:
+def by_group(found: list[Measured], keep: float, methods: tuple[Ours, ...] = ()) -> str:
     """Accuracy and ours minus it per group of families, and recall, at one budget: of one model, or
-    the mean of several."""
+    the mean of several; of all methods of the part, or of some."""
     table = [["chosen by", "patches found", *found[0].groups]]
     for name, own in found[0].runs().items():
         run = own[keep]
+        if methods and run.method not in methods:
+            continue
         if any(run not in measured for measured in found):
             continue
         line = [name, percent(np.mean([measured.recall(run) for measured in found]))]
@@ -174,6 +177,8 @@ def options(found: list[Measured]) -> str:
         rows = {estimator: {"estimator": estimator, "coverage": SPREAD} for estimator in ESTIMATORS}
         head = f"{kept}, coverage {SPREAD:g}: estimator"
         parts.append(by_redundancy(found, keep, head, rows))
+        parts.append(f"### {kept} kept: accuracy (ours minus it: interval)")
+        parts.append(by_group(found, keep, (Ours(), *CONTENDERS)))
     return "\n\n".join(parts)
 
 

@@ -204,11 +204,18 @@ def write_json(path: str, arguments, result: Result) -> None:
     """Everything that was printed, and the scores behind it."""
     from .. import __version__
 
+    redundancy, coverage = defaults.choice(arguments.keep, arguments.redundancy, arguments.coverage)
     content = {
         "version": __version__,
         "model": arguments.model,
         "question": arguments.question,
         "keep": str(arguments.keep),
+        "redundancy": redundancy,
+        "coverage": coverage,
+        "temperature": arguments.temperature,
+        "estimator": arguments.estimator,
+        "budget": arguments.budget,
+        "positions": arguments.positions,
         "critic": arguments.critic,
         "repeat": arguments.repeat,
         "tokens_before": result.pruned.report.tokens_before,

@@ -59,7 +59,8 @@ def select(
     Each rank sends a header of 13 numbers, one number per text row and one per visual row (those of
     the longest shard, as shorter ones are padded): O(N + M) in all, whatever D is. There is no
     redundancy argument, nor a text-free mode: redundancy compares every pair of visual rows, and
-    that would take O(N D) traffic.
+    that would take O(N D) traffic. It keeps more answers where it can be had
+    (bench/quality/README.md).
 
     The call waits for the other ranks and for the device: it is not for CUDA graphs.
 

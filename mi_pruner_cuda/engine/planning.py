@@ -106,11 +106,11 @@ def plan(
     keep,
     *,
     temperature: float = defaults.TEMPERATURE,
-    redundancy: float = defaults.REDUNDANCY,
+    redundancy: float | None = None,
     estimator: str = defaults.ESTIMATOR,
     always_keep: Sequence | None = None,
     critic=None,
-    coverage: float = defaults.COVERAGE,
+    coverage: float | None = None,
 ) -> Plan:
     """Chooses the rows of each image that carry the most information about the text.
 
@@ -122,8 +122,8 @@ def plan(
             projector, float32, float16 or bfloat16. Where DeepStack planes lie side by side with
             them, give the first D columns: x[:, :D].
         text: (M, D), M >= 1, the question's token embeddings, same dtype and device; None chooses
-            without text, by redundancy alone, which must be > 0 then: the plan holds for every
-            question, as a prefix cache needs it.
+            without text, by redundancy, which must be > 0 then, and coverage: the plan holds for
+            every question, as a prefix cache needs it.
         keep: as in keep_counts, which says how many rows stay of each image.
         temperature, redundancy, estimator, coverage: as in mi_pruner_cuda.select.
         always_keep: None, or for each image None or the indices of its rows that stay whatever
@@ -133,6 +133,7 @@ def plan(
     Raises:
         TypeError, ValueError: naming the argument, what was given and what is allowed.
     """
+    redundancy, coverage = defaults.choice(keep, redundancy, coverage)
     _check_images(images, text)
     sizes = [image.shape[0] for image in images]
     counts = keep_counts(sizes, keep)

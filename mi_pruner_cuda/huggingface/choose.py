@@ -53,6 +53,11 @@ class Options:
                 f"selector: got {type(self.selector).__name__}, allowed is a function of "
                 "(visual, text, keep) that returns a Selection"
             )
+        if self.text_free and isinstance(self.keep, Mass):
+            raise ValueError(
+                "keep: got Mass with query=None, allowed is a count or a ratio there: without text "
+                "no row has relevance"
+            )
         if self.text_free and self.redundancy == 0:
             raise ValueError(
                 "redundancy: got 0 with query=None, allowed is > 0 there: with neither text nor "

@@ -89,7 +89,7 @@ def attach(
             and special tokens and, where the tokenizer has a chat template, without the template's
             own. In a conversation earlier turns count as well. "all" takes every text token;
             another text (needs tokenizer) or token ids replace the question. None selects without
-            text, by redundancy alone (which must be > 0): the kept rows then depend on the image
+            text, by redundancy (which must be > 0) and coverage: the kept rows depend on the image
             and nothing else, so that a prefix cache can keep them for every question.
         positions: "original" keeps every token's position, so that the numbers have gaps;
             "renumbered" closes the gaps.

@@ -143,8 +143,8 @@ typedef struct mipruner_select_params {
   int32_t order;      /* enum mipruner_order */
   float temperature;  /* > 0, divides the cosines; default 0.1 */
   float redundancy;   /* lambda >= 0, default 1: rows are chosen one by one, and what a row
-                         shares with those chosen counts against it. Redundancy 0 is the top K by
-                         relevance */
+                         shares with those chosen counts against it. 0, with coverage 0 as well,
+                         is the top K by relevance */
   const int32_t* always_keep; /* rows that survive whatever they score (row breaks, begin and end of
                                  image), as part of the K; host memory; repeats count once */
   int64_t n_always_keep;
@@ -191,7 +191,8 @@ MIPRUNER_API void mipruner_log_set(mipruner_log_callback callback, void* user_da
 /* Sets the first `size` bytes of `params` to the defaults of the library in use, struct_size
  * included, so that programs and libraries of different age agree on what is there. A program of
  * the first release, whose select params had no coverage, gets that release's: redundancy 0 and
- * none. A size that no version ever had leaves struct_size 0, which every function refuses. */
+ * none (but where it passes NULL, which tells nothing of its age). A size that no version ever had
+ * leaves struct_size 0, which every function refuses. */
 MIPRUNER_API void mipruner_context_params_init(mipruner_context_params* params, size_t size);
 MIPRUNER_API void mipruner_select_params_init(mipruner_select_params* params, size_t size);
 
@@ -234,8 +235,8 @@ MIPRUNER_API int32_t mipruner_n_keep(const mipruner_select_params* params, int64
  *
  *   visual      [n_rows, n_cols], after the projector
  *   text        [words, n_cols], the token embeddings of the question, of the dtype and memory of
- *               visual. NULL or no rows: selection without text, by redundancy alone, which must be
- *               > 0 then, as it is by default
+ *               visual. NULL or no rows: selection without text, by redundancy, which must be
+ *               > 0 then, as it is by default, and coverage
  *   params      NULL for the defaults, coverage and redundancy among them: with both 0 the rows
  *               kept are the top K by relevance
  *   idx_out     host memory for idx_cap >= mipruner_n_keep() indices

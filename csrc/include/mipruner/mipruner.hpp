@@ -119,7 +119,7 @@ class Context {
     return run(visual, &text, params);
   }
 
-  // Without text, by redundancy alone, which must be above 0, as it is by default.
+  // Without text, by redundancy, which must be above 0, as it is by default, and coverage.
   Selection select(const mipruner_view& visual, const mipruner_select_params& params) {
     return run(visual, nullptr, params);
   }

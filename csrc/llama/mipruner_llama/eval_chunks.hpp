@@ -27,7 +27,7 @@ struct EvalOptions {
   // order is always ascending.
   mipruner_select_params select = mipruner_select_default_params();
   // The question's tokens. NULL: those of all text chunks, without control tokens. Without any,
-  // rows are chosen by redundancy alone, which must be > 0 then, as it is by default.
+  // rows are chosen by redundancy, which must be > 0 then, as it is by default, and coverage.
   const llama_token* query = nullptr;
   size_t n_query = 0;
   // NULL: no row is structural. Right only for projectors known to have none.

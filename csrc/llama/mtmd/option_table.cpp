@@ -78,7 +78,7 @@ const std::vector<OptionSpec>& option_table() {
        }},
       {"redundancy", nullptr, "X",
        "what a row shares with rows already chosen counts against it, X times;\n"
-       "0: the most relevant rows. Default 1",
+       "0, with --coverage 0: the most relevant rows. Default 1",
        [](const Given& given, Options* options) {
          options->select.redundancy = static_cast<float>(parse_number(given, 0, kMaxFloat));
        }},
