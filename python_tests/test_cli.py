@@ -14,7 +14,7 @@ import transformers
 from PIL import Image
 
 import mi_pruner_cuda
-from mi_pruner_cuda import Mass, attach, demo, keep_count
+from mi_pruner_cuda import Mass, attach, defaults, demo, keep_count
 from mi_pruner_cuda.commands import main, session, values
 
 QUESTION = "what colour is the 7?"
@@ -149,6 +149,9 @@ def test_prune_with_two_images_options_and_a_count(prune, picture, tmp_path):
     got = json.loads(numbers.read_text())
     assert [entry["tokens_after"] for entry in got["images"]] == [3, 3]
     assert got["full"] is None
+    options = (0.5, defaults.COVERAGE, 0.2, "joint", "per-image", "renumbered")
+    names = ("redundancy", "coverage", "temperature", "estimator", "budget", "positions")
+    assert tuple(got[name] for name in names) == options
     assert "tokens    512 -> 6 (1.17 % kept)" in out
     assert "median of 2 calls, after one to warm up" in out
     assert "image 1   item 0, image 1: 256 (16 x 16) -> 3 tokens" in out
@@ -166,6 +169,7 @@ def test_keep(prune, tmp_path, keep, after, reason):
     assert reason in got["images"][0]["reason"]
     if after is None:
         assert 1 < got["tokens_after"] < 256
+        assert (got["redundancy"], got["coverage"]) == (0, 0)
     else:
         assert got["tokens_after"] == after
     assert "timed     one call, cold" in out
