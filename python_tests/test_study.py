@@ -199,7 +199,7 @@ def test_a_scene_under_each_method(tmp_path):
     folders = ("--results", tmp_path, "--output", tmp_path)
     drawn = run("study_plots.py", *folders, "--scene", 0, "--models", model)
     assert drawn.returncode == 0, drawn.stderr
-    assert Image.open(tmp_path / "study_scene_study-qwen-3.png").size[0] > 1000
+    assert Image.open(tmp_path / "study_scene_study-qwen-3.png").size[0] > 800
 
 
 OTHER = Run(Published("random"), 0.1)
