@@ -184,13 +184,19 @@ TEST(Estimators, NoParamsAreTheDefaults) {
   expect_same_bits(call.outcome(status), given);
 }
 
-// With redundancy and coverage, of whatever strength, and not the top K by relevance.
-TEST(Estimators, TheDefaultsAreThoseOfTheMethod) {
+// What the library does with so many rows where no params are given.
+Task default_task(int64_t rows) {
   const mipruner_select_params params = mipruner_select_default_params();
   Task task;
   task.redundancy = static_cast<double>(params.redundancy);
   task.coverage = params.coverage;
-  task.keep = mipruner_n_keep(nullptr, 40);
+  task.keep = mipruner_n_keep(nullptr, rows);
+  return task;
+}
+
+// With redundancy and coverage, of whatever strength, and not the top K by relevance.
+TEST(Estimators, TheDefaultsAreThoseOfTheMethod) {
+  const Task task = default_task(40);
   const Problem problem = decisive_problem(40, 6, 33, task);
   expect_as_in_float64(problem, task);
   SelectCall call(problem);
@@ -221,11 +227,7 @@ TEST_P(WithoutText, RedundancyChooses) {
 }
 
 TEST(WithoutTextOrParams, RedundancyChoosesByDefault) {
-  const mipruner_select_params params = mipruner_select_default_params();
-  Task task;
-  task.redundancy = static_cast<double>(params.redundancy);
-  task.coverage = params.coverage;
-  task.keep = mipruner_n_keep(nullptr, 30);
+  const Task task = default_task(30);
   const Problem problem = decisive_problem(30, 0, 12, task);
   SelectCall call(problem);
   call.text = nullptr;
