@@ -117,6 +117,18 @@ class CacheState:
             guessed=self.guessed - wrong,
         )
 
+    def rows(self, places: torch.Tensor) -> "CacheState":
+        """The state of a cache with these rows of the batch: int64 (B'), in any order and number."""
+        places = places.to(self.mask.device)
+        mask = self.mask[places]
+        return replace(
+            self,
+            mask=mask,
+            next_position=self.next_position[places.to(self.next_position.device)],
+            shift=self.shift[places.to(self.shift.device)],
+            padded=not bool(mask.all()),
+        )
+
     @property
     def width(self) -> int:
         """Physical columns."""

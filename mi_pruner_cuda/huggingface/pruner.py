@@ -11,6 +11,7 @@ What happens in one forward of an attached model:
 """
 
 import threading
+from collections import deque
 from dataclasses import replace
 
 import torch
@@ -20,12 +21,14 @@ from ..critic.attached import critic_for
 from . import compiled, masks, planes
 from .call import KINDS, Call, named
 from .choose import Options, choose
-from .columns import CacheState, kept_columns, next_positions, renumber
+from .columns import CacheState, following_positions, kept_columns, next_positions, renumber
+from .generating import Generation, running_generate
 from .layout import Scene
 from .models import Parts, find_parts
+from .notes import CacheNotes, state_of
 from .query import Query
 from .refusals import check_flash, check_unknown
-from .repeated import RepeatedPrompt
+from .repeated import RepeatedPrompts, Rows
 from .report import ImageReport, Report
 from .step import (
     Step,
@@ -36,12 +39,13 @@ from .step import (
     is_made,
     physical_masks,
     repeated_columns,
-    write_state,
 )
 from .visuals import find_visuals, placeholders
 
 # Of columns that a loss ignores, to all of transformers.
 _NO_LABEL = -100
+
+_MOST_OTHERS = 256  # reports beside that of generate's own prompt
 
 # Arguments of the vision-and-language module with a column per new token on their last axis.
 _CUT = ("input_ids", "position_ids", "mm_token_type_ids", "token_type_ids", "cache_position")
@@ -136,27 +140,46 @@ class _Forward(threading.local):
     masks: of that call, (B, past) over the cache and (B, L).
     refused: why this forward must not be pruned.
     kept_logits: logits_to_keep, where it is a number; 0 is all.
-    pending: to be noted on the cache after the language model.
-    prompt: the latest one without a cache; outlives the forward.
+    pending: to be noted on the cache after the language model, with what was kept.
+    kept: what the call's images keep.
+    cache: the language model's, given or None.
+
+    These outlive the forward:
+    generation: generate of transformers, where it is under way.
+    own: whether the latest forward was the first one of that, or outside of any.
+    others: where this thread's generate puts the reports of other prompts.
     """
 
     call: Call | None = None
     masks: tuple[torch.Tensor, torch.Tensor] | None = None
     refused: str | None = None
     kept_logits: int = 0
-    pending: CacheState | None = None
-    prompt: RepeatedPrompt | None = None
+    pending: tuple[CacheState, Report] | None = None
+    kept: Report | None = None
+    cache: object = None
+    generation: Generation | None = None
+    own: bool = True
+    others: deque | None = None
 
 
 class Pruner:
-    """A model's pruner. report: what the latest prefill kept; detach(): restores the model."""
+    """A model's pruner; detach() restores the model.
+
+    report: what the latest prefill kept. generate's is the one of the prompt that it was given, or
+        of the cache that it goes on with, whatever else the model was called for meanwhile.
+    other_reports: what the prefills of other prompts kept while that generate was under way (a
+        logits processor's, a guidance's or a verifier's), in their order; of the latest 256.
+    """
 
     def __init__(self, parts: Parts, options: Options, query: Query):
         self.report = Report()
+        self.other_reports: deque[Report] = deque(maxlen=_MOST_OTHERS)
         self.parts = parts
         self.options = options
         self._query = query
         self._now = _Forward()
+        self._notes = CacheNotes()
+        self._prompts = RepeatedPrompts()
         self._handles = []
         try:
             self._register()
@@ -197,6 +220,7 @@ class Pruner:
         while self._handles:
             self._handles.pop().remove()
         self._now = _Forward()
+        self._prompts = RepeatedPrompts()
 
     def __enter__(self) -> "Pruner":
         return self
@@ -236,6 +260,8 @@ class Pruner:
         inputs = named(base, args, kwargs)
         ids = inputs.get("input_ids")
         past = cache_length(given_cache(inputs))
+        kept = self._notes.follow(given_cache(inputs), past)
+        self._note_generation(ids if past == 0 else None, kept)
         if ids is None and inputs.get("inputs_embeds") is not None and past == 0:
             raise ValueError(
                 "inputs_embeds: got a prompt without input_ids; pruning reads there which rows are "
@@ -256,7 +282,49 @@ class Pruner:
         if call.input_ids is not None and self._concerns(call):
             self._now.masks = physical_masks(inputs, *call.input_ids.shape, call.input_ids.device)
             changed |= self._give_plain_mask(inputs)
-        return ((), inputs) if changed else None
+        given = self._positions_of_a_later_turn(call, past)
+        if given is None:
+            return ((), inputs) if changed else None
+        return (), inputs | {"position_ids": given}
+
+    def _positions_of_a_later_turn(self, call: Call, past: int) -> torch.Tensor | None:
+        """Where text on a pruned cache goes on, for classes that remember the latest prompt.
+
+        Qwen2-VL and its kin keep how far positions lie from columns on the module (rope_deltas):
+        the latest prompt's, whichever cache comes next. Their own numbers can then be wrong, or not
+        fit the batch. The language model's hook replaces them in any case.
+        """
+        state = state_of(given_cache(call.inputs))
+        numbered = call.input_ids is None or call.inputs.get("position_ids") is not None
+        if state is None or state.axes == 1 or numbered or any(map(call.brings, KINDS)):
+            return None
+        return following_positions(state, past, call.input_ids.shape[1])
+
+    def _note_generation(self, ids: torch.Tensor | None, kept: Report | None) -> None:
+        """Whether the forward is generate's first one, and if it is, what it was given.
+
+        Args:
+            ids: (B, L) of a whole prompt; None where a cache holds its beginning.
+            kept: what that cache's prefill kept.
+        """
+        now, marker = self._now, running_generate(self.parts.model)
+        if marker is None:
+            now.generation, now.own = None, True
+        elif now.generation is not None and now.generation.is_of(marker):
+            now.own = False
+        else:
+            now.generation = Generation(marker, None if ids is None else ids.detach().cpu())
+            now.own = True
+            if kept is not None:
+                self._tell(kept)
+
+    def _tell(self, report: Report) -> None:
+        """Shows the report of a prefill."""
+        if self._now.own:
+            self.report = report
+            self.other_reports = self._now.others = deque(maxlen=_MOST_OTHERS)
+        elif self._now.others is not None:
+            self._now.others.append(report)
 
     def _concerns(self, call: Call) -> bool:
         """Whether there is something to prune or something pruned."""
@@ -282,21 +350,26 @@ class Pruner:
         return True
 
     def _forget_call(self, *_) -> None:
-        self._now.call = self._now.masks = self._now.pending = None
+        now = self._now
+        now.call = now.masks = now.pending = now.kept = now.cache = None
 
     def _note_cache(self, module, args, output) -> None:
         """After the language model."""
-        if self._now.pending is None:
-            return
+        now = self._now
         parts = output if isinstance(output, tuple) else output.values()
-        cache = next((part for part in parts if hasattr(part, "get_seq_length")), None)
-        if cache is not None:
-            write_state(cache, self._now.pending)
-        self._now.pending = None
+        cache = next((part for part in parts if hasattr(part, "get_seq_length")), now.cache)
+        if cache is not None and now.pending is not None:
+            self._notes.write(cache, *now.pending)
+        elif cache is not None:
+            self._notes.mark(cache)
+        now.pending = now.cache = None
 
     def _prune(self, module, args, kwargs):
         """Before the language model."""
         inputs = named(module, args, kwargs)
+        cache = given_cache(inputs)
+        self._now.cache = cache
+        self._notes.follow(cache, cache_length(cache))
         if inputs.get("inputs_embeds") is None:
             return None
         given = self._now.call is None or self._now.call.inputs.get("position_ids") is not None
@@ -325,29 +398,58 @@ class Pruner:
             return None  # decoding; a generated placeholder is text
         if not any(bool(v.any()) for v in placeholders(call, self.parts).values()):
             if step.past == 0:
-                self._now.prompt = None
-                self.report = Report(
-                    ImageReport(item, None, 0, 0, "no image in the prompt")
-                    for item in range(call.input_ids.shape[0])
-                )
+                self._note_text(call)
             return None
-        if step.past == 0 and self._now.prompt is not None and self._now.prompt.goes_on_in(call):
-            # Without a cache each step repeats the prompt: what was generated since is no question.
-            return self._now.prompt.extend(call)
         call.check_whole()
+        if step.past > 0:
+            return self._choose(call, step, step.length)
+        rows = Rows(call.input_ids)
+        keep = self._prompts.continued(call, rows, step.real)
+        if keep is None:
+            length = self._prompt_length(rows)
+            keep = self._choose(call, step, length)
+            if given_cache(call.inputs) is None:
+                self._prompts.add(call, rows, step.real, keep[:, :length])
+        return keep
+
+    def _note_text(self, call: Call) -> None:
+        """A prompt without images; uncached steps that repeat it are no prompts of their own."""
+        rows = Rows(call.input_ids)
+        everything = torch.ones(rows.ids.shape, dtype=torch.bool, device="cpu")
+        if self._prompts.continued(call, rows, everything) is not None:
+            return
+        items = range(call.input_ids.shape[0])
+        self._tell(Report(ImageReport(i, None, 0, 0, "no image in the prompt") for i in items))
+        if given_cache(call.inputs) is None:
+            self._prompts.add(call, rows, everything, everything)
+
+    def _prompt_length(self, rows: Rows) -> int:
+        """How many columns of a call are its prompt: generate's own words are no question.
+
+        A logits processor may show the model what was generated so far beside another picture.
+        """
+        generation = None if self._now.own else self._now.generation
+        length = None if generation is None else generation.prompt_length(rows.ids)
+        return rows.length if length is None else length
+
+    def _choose(self, call: Call, step: Step, length: int) -> torch.Tensor:
+        """Bool (B, L), False for columns to drop; length: columns that may be a question."""
         scene = Scene(
             call, self.parts.model.config, self.parts.base, step.embeddings, step.positions
         )
-        keep, self.report = choose(
+        asked = self._asked(step)
+        asked[:, length:] = False
+        keep, report = choose(
             find_visuals(scene, self.parts),
             step.embeddings.detach(),
             call.input_ids,
-            self._asked(step),
+            asked,
             self._query,
             self.parts.model.get_input_embeddings(),
             self.options,
         )
-        self._now.prompt = RepeatedPrompt(call, keep) if step.past == 0 else None
+        self._tell(report)
+        self._now.kept = report
         return keep
 
     def _guesses(self) -> int:
@@ -381,7 +483,7 @@ class Pruner:
             # The plane before (t, h, w) numbers tokens, only to tell packed sequences apart.
             count = torch.arange(positions.shape[-1], device=positions.device)
             positions[0] = step.past + count
-        self._now.pending = CacheState(
+        state = CacheState(
             mask=mask,
             logical=step.logical + step.length,
             next_position=next_positions(given, step.real),
@@ -390,7 +492,8 @@ class Pruner:
             axes=3 if positions.dim() == 3 else 1,
             guessed=self._guesses(),
         )
-        if not self._now.pending.padded:
+        self._now.pending = state, self._now.kept
+        if not state.padded:
             check_flash(self.parts.language_model.config, positions)
         embeddings = columns.rows(step.embeddings)
         return {

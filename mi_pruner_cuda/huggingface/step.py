@@ -5,8 +5,7 @@ from functools import cached_property
 import torch
 
 from .columns import CacheState, following_positions, split_mask
-
-_STATE = "_mipruner_state"  # on the cache, so that it is copied, kept and forgotten with it
+from .notes import replace_state, state_of
 
 
 class Step:
@@ -98,12 +97,13 @@ def is_made(mask) -> bool:
 
 def holds_pruned_columns(inputs: dict) -> bool:
     """Whether the cache among a module's arguments was pruned."""
-    return getattr(given_cache(inputs), _STATE, None) is not None
+    return state_of(given_cache(inputs)) is not None
 
 
 def holds_padding(inputs: dict) -> bool:
     """Whether that cache has columns that are not attended to; known without asking the device."""
-    return holds_pruned_columns(inputs) and getattr(given_cache(inputs), _STATE).padded
+    state = state_of(given_cache(inputs))
+    return state is not None and state.padded
 
 
 def physical_masks(
@@ -176,17 +176,12 @@ def cache_length(cache) -> int:
     return int(cache.get_seq_length())
 
 
-def write_state(cache, state: CacheState) -> None:
-    """Notes on the cache what it holds."""
-    setattr(cache, _STATE, state)
-
-
 def _read_state(cache, past: int, batch: int) -> CacheState | None:
-    state = getattr(cache, _STATE, None)
-    if state is None:
-        return None
+    state = state_of(cache)
     if past == 0:
-        delattr(cache, _STATE)  # the cache was reset
+        replace_state(cache, None)  # the cache was reset
+        return None
+    if state is None:
         return None
     if past < state.width:
         wrong = state.width - past
@@ -196,7 +191,7 @@ def _read_state(cache, past: int, batch: int) -> CacheState | None:
                 f"prompt, which takes {state.width - state.guessed}"
             )
         state = state.without(wrong)
-        write_state(cache, state)
+        replace_state(cache, state)
     if state.mask.shape[0] != batch:
         raise ValueError(
             f"past_key_values: the cache was pruned as a batch of {state.mask.shape[0]}, "
