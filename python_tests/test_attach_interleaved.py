@@ -97,10 +97,7 @@ COPIES = {
 
 
 class InAnyOrder(RuleBasedStateMachine):
-    """Subclasses say which model and which options."""
-
-    make = None
-    options = {}
+    """Subclasses have make(), which returns a model, and options of attach."""
 
     @initialize()
     def begin_all(self):

@@ -1,5 +1,5 @@
-"""What is remembered of a prompt between forwards: whose choice lasts, whose report is shown, and how
-the note on a cache follows the cache. test_attach_interleaved.py does all of it in random order.
+"""What is remembered of a prompt between forwards: whose choice lasts, whose report is shown, and
+how the note on a cache follows the cache. test_attach_interleaved.py does it in random order.
 """
 
 import copy

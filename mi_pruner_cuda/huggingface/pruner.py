@@ -79,8 +79,19 @@ def attach(
     everything that torch.compile made in this process made again at its next call.
 
     A cache knows that it is pruned: later steps and turns on it go on correctly while the pruner is
-    attached, and new images in them are pruned too. Chunked prefill is refused. Assisted decoding
-    works with transformers 5.18 and newer; what is guessed is no part of the question.
+    attached, and new images in them are pruned too. Its rows may be reordered, selected, repeated,
+    copied, pickled and built again from their tensors: each is known by its keys, among those of
+    this pruner's latest 256 prefills where the cache is a new object. A pruned cache whose keys are
+    changed (rounded, quantised, dropped) is refused. What cannot be seen: rows of such a cache that
+    are padded and joined with others, which then count as whole.
+
+    Without a cache every step repeats the prompt. A forward belongs to a prompt in progress where
+    each of its rows, or each without its last token, was a row of that prompt before, with the same
+    pixels: a question that is one word longer than the one before it, on the same picture, is taken
+    for its next step. Several prompts may take turns, in any thread.
+
+    Chunked prefill is refused. Assisted decoding works with transformers 5.18 and newer; what is
+    guessed is no part of the question.
 
     Args:
         model: a transformers vision-language model, in eval mode: one that

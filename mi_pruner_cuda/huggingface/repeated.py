@@ -1,9 +1,9 @@
 """Generation without a cache: every step repeats the prompt, with one more token.
 
-What was chosen for a prompt lasts to its end, whatever other forwards the model makes in between: of
-other pictures (contrastive decoding), of text alone (guidance), of the same prompt again. So all
-prompts in progress are remembered, and a forward belongs to one of them if each of its rows, or each
-without its last token, was a row of that prompt before.
+What was chosen for a prompt lasts to its end, whatever other forwards the model makes in between:
+of other pictures (contrastive decoding), of text alone (guidance), of the same prompt again. So all
+prompts in progress are remembered, and a forward belongs to one of them if each of its rows, or
+each without its last token, was a row of that prompt before.
 """
 
 import hashlib
