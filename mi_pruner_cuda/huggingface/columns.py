@@ -118,7 +118,7 @@ class CacheState:
         )
 
     def rows(self, places: torch.Tensor) -> "CacheState":
-        """The state of a cache with these rows of the batch: int64 (B'), in any order and number."""
+        """The state of a cache with these rows of the batch, int64 (B'), in any order."""
         places = places.to(self.mask.device)
         mask = self.mask[places]
         return replace(

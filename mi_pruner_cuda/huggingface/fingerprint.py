@@ -1,4 +1,4 @@
-"""Short numbers that tell tensors apart by their bits, without asking the device for its results."""
+"""Short numbers that tell tensors apart by their bits, without waiting for the device."""
 
 import torch
 
