@@ -22,7 +22,6 @@ from . import compiled, masks, planes
 from .call import KINDS, Call, named
 from .choose import Options, choose
 from .columns import CacheState, following_positions, kept_columns, next_positions, renumber
-from .generating import Generation, running_generate
 from .layout import Scene
 from .models import Parts, find_parts
 from .notes import CacheNotes, state_of
@@ -30,6 +29,7 @@ from .query import Query
 from .refusals import check_flash, check_unknown
 from .repeated import RepeatedPrompts, Rows
 from .report import ImageReport, Report
+from .reporting import Reporting
 from .step import (
     Step,
     cache_length,
@@ -44,8 +44,6 @@ from .visuals import find_visuals, placeholders
 
 # Of columns that a loss ignores, to all of transformers.
 _NO_LABEL = -100
-
-_MOST_OTHERS = 256  # reports beside that of generate's own prompt
 
 # Arguments of the vision-and-language module with a column per new token on their last axis.
 _CUT = ("input_ids", "position_ids", "mm_token_type_ids", "token_type_ids", "cache_position")
@@ -154,11 +152,6 @@ class _Forward(threading.local):
     pending: to be noted on the cache after the language model, with what was kept.
     kept: what the call's images keep.
     cache: the language model's, given or None.
-
-    These outlive the forward:
-    generation: generate of transformers, where it is under way.
-    own: whether the latest forward was the first one of that, or outside of any.
-    others: where this thread's generate puts the reports of other prompts.
     """
 
     call: Call | None = None
@@ -168,9 +161,6 @@ class _Forward(threading.local):
     pending: tuple[CacheState, Report] | None = None
     kept: Report | None = None
     cache: object = None
-    generation: Generation | None = None
-    own: bool = True
-    others: deque | None = None
 
 
 class Pruner:
@@ -183,8 +173,7 @@ class Pruner:
     """
 
     def __init__(self, parts: Parts, options: Options, query: Query):
-        self.report = Report()
-        self.other_reports: deque[Report] = deque(maxlen=_MOST_OTHERS)
+        self._reporting = Reporting()
         self.parts = parts
         self.options = options
         self._query = query
@@ -198,6 +187,16 @@ class Pruner:
         except BaseException:
             self.detach()
             raise
+
+    @property
+    def report(self) -> Report:
+        """See the class."""
+        return self._reporting.report
+
+    @property
+    def other_reports(self) -> deque[Report]:
+        """See the class."""
+        return self._reporting.others
 
     def _register(self) -> None:
         parts = self.parts
@@ -272,7 +271,7 @@ class Pruner:
         ids = inputs.get("input_ids")
         past = cache_length(given_cache(inputs))
         kept = self._notes.follow(given_cache(inputs), past)
-        self._note_generation(ids if past == 0 else None, kept)
+        self._reporting.begin_forward(self.parts.model, ids if past == 0 else None, kept)
         if ids is None and inputs.get("inputs_embeds") is not None and past == 0:
             raise ValueError(
                 "inputs_embeds: got a prompt without input_ids; pruning reads there which rows are "
@@ -310,32 +309,6 @@ class Pruner:
         if state is None or state.axes == 1 or numbered or any(map(call.brings, KINDS)):
             return None
         return following_positions(state, past, call.input_ids.shape[1])
-
-    def _note_generation(self, ids: torch.Tensor | None, kept: Report | None) -> None:
-        """Whether the forward is generate's first one, and if it is, what it was given.
-
-        Args:
-            ids: (B, L) of a whole prompt; None where a cache holds its beginning.
-            kept: what that cache's prefill kept.
-        """
-        now, marker = self._now, running_generate(self.parts.model)
-        if marker is None:
-            now.generation, now.own = None, True
-        elif now.generation is not None and now.generation.is_of(marker):
-            now.own = False
-        else:
-            now.generation = Generation(marker, None if ids is None else ids.detach().cpu())
-            now.own = True
-            if kept is not None:
-                self._tell(kept)
-
-    def _tell(self, report: Report) -> None:
-        """Shows the report of a prefill."""
-        if self._now.own:
-            self.report = report
-            self.other_reports = self._now.others = deque(maxlen=_MOST_OTHERS)
-        elif self._now.others is not None:
-            self._now.others.append(report)
 
     def _concerns(self, call: Call) -> bool:
         """Whether there is something to prune or something pruned."""
@@ -417,7 +390,7 @@ class Pruner:
         rows = Rows(call.input_ids)
         keep = self._prompts.continued(call, rows, step.real)
         if keep is None:
-            length = self._prompt_length(rows)
+            length = self._reporting.prompt_length(rows.ids)
             keep = self._choose(call, step, length)
             if given_cache(call.inputs) is None:
                 self._prompts.add(call, rows, step.real, keep[:, :length])
@@ -430,18 +403,11 @@ class Pruner:
         if self._prompts.continued(call, rows, everything) is not None:
             return
         items = range(call.input_ids.shape[0])
-        self._tell(Report(ImageReport(i, None, 0, 0, "no image in the prompt") for i in items))
+        self._reporting.tell(
+            Report(ImageReport(i, None, 0, 0, "no image in the prompt") for i in items)
+        )
         if given_cache(call.inputs) is None:
             self._prompts.add(call, rows, everything, everything)
-
-    def _prompt_length(self, rows: Rows) -> int:
-        """How many columns of a call are its prompt: generate's own words are no question.
-
-        A logits processor may show the model what was generated so far beside another picture.
-        """
-        generation = None if self._now.own else self._now.generation
-        length = None if generation is None else generation.prompt_length(rows.ids)
-        return rows.length if length is None else length
 
     def _choose(self, call: Call, step: Step, length: int) -> torch.Tensor:
         """Bool (B, L), False for columns to drop; length: columns that may be a question."""
@@ -459,7 +425,7 @@ class Pruner:
             self.parts.model.get_input_embeddings(),
             self.options,
         )
-        self._tell(report)
+        self._reporting.tell(report)
         self._now.kept = report
         return keep
 
