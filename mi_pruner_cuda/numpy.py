@@ -14,7 +14,7 @@ import os
 
 import numpy as np
 
-from . import _arrays, _C, _checks, defaults
+from . import _C, _arrays, _checks, defaults
 from .reason import reason_for, reason_for_batch
 from .selection import Selection, no_words
 
@@ -70,9 +70,7 @@ def mutual_information(
 def top_k(scores, k: int, *, threads: int | None = None):
     """The min(k, N) largest float32 scores, (N) or (B, N), by ascending index: values and
     indices."""
-    return _C.top_k(
-        _arrays.plain("scores", scores), _checks.count("k", k), _threads(threads)
-    )
+    return _C.top_k(_arrays.plain("scores", scores), _checks.count("k", k), _threads(threads))
 
 
 def select(
@@ -162,11 +160,8 @@ def _counted(rows, mask):
 
 def _words(text, mask):
     """int64 () or (B): the text rows that are neither masked nor hold NaN or Inf."""
-    if text.dtype == np.uint16:  # bfloat16 bits: all bits of the exponent are set
-        finite = (text & 0x7F80) != 0x7F80
-    else:
-        finite = np.isfinite(text)
-    counts = finite.all(-1)
+    bits = text.dtype == np.uint16  # of bfloat16: all of the exponent's are set in NaN and Inf
+    counts = ((text & 0x7F80 != 0x7F80) if bits else np.isfinite(text)).all(-1)
     return (counts if mask is None else counts & mask).sum(-1)
 
 

@@ -214,9 +214,7 @@ def _select_batch(visual, text, keep, visual_mask, text_mask, options, critic):
         else:
             rows, kept = visual_mask.sum(1), (indices >= 0).sum(1).tolist()
         counts = _counts(indices, scores, text, text_mask)
-        explain = partial(
-            _explain_batch, keep, k, rows, kept, counts, options["estimator"], critic
-        )
+        explain = partial(_explain_batch, keep, k, rows, kept, counts, options["estimator"], critic)
         return Selection.to_be_explained(indices, scores, kept, explain)
     # A ratio of unequal lengths keeps unequal counts: one item at a time, then padded to one width.
     items = [
