@@ -60,13 +60,12 @@ def integers(name: str, given) -> np.ndarray:
 
 def _array_of(name: str, given) -> np.ndarray:
     try:
-        array = np.asarray(given)
-        # NumPy reads [2, True] as [2, 1].
-        values = np.asarray(given, dtype=object).ravel() if isinstance(given, (list, tuple)) else ()
+        # One by one, as NumPy reads [2, True] as [2, 1], and a masked element as NaN.
+        for value in np.asarray(given, dtype=object).ravel():
+            if isinstance(value, (bool, np.bool_)) or value is np.ma.masked:
+                raise TypeError(f"{value!r} is no integer")
+        return np.asarray(given)
     except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(
-            f"{name}: got {type(given).__name__} that NumPy cannot read ({error}), allowed are "
-            "integer indices"
+            f"{name}: got {type(given).__name__} of which NumPy makes no integers: {error}"
         ) from None
-    truth = [value for value in values if isinstance(value, (bool, np.bool_))]
-    return np.asarray(truth) if truth else array

@@ -20,6 +20,7 @@ _LIBRARY_FILE = Path(__file__).with_name("_ops.so")
 
 _LARGEST_RESULT = 2**40  # indices: far more than memory holds, far from where sums overflow
 ROW_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+ROW_DTYPES_IN_WORDS = "torch.float32, torch.float16 and torch.bfloat16"
 # What numbers are while torch.export traces a graph.
 _SYMBOLS = (torch.SymInt, torch.SymFloat)
 
@@ -351,10 +352,7 @@ def check_tensor(name, x):
 def _check_rows(name, x, allowed):
     check_tensor(name, x)
     if x.dtype not in ROW_DTYPES:
-        raise TypeError(
-            f"{name}: got dtype {x.dtype}, allowed are torch.float32, torch.float16 and "
-            "torch.bfloat16"
-        )
+        raise TypeError(f"{name}: got dtype {x.dtype}, allowed are {ROW_DTYPES_IN_WORDS}")
     if x.dim() not in (2, 3):
         raise ValueError(
             f"{name}: got {x.dim()} dimensions, shape {_shape(x)}, allowed is {allowed}"

@@ -156,7 +156,7 @@ def _from_tensor(name: str, tensor) -> np.ndarray:
     try:
         tensor = tensor.detach().cpu().resolve_neg()
         # NumPy has no bfloat16.
-        return (tensor.float() if tensor.is_floating_point() else tensor).numpy()
+        return (tensor.double() if tensor.is_floating_point() else tensor).numpy()
     except (TypeError, RuntimeError) as error:  # sparse, nested, masked
         raise TypeError(f"{name} are not numbers: {error}") from None
 

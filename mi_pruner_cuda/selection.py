@@ -158,6 +158,9 @@ def _counts(indices, scores, text, text_mask) -> Callable[[], tuple[list[int], l
     On an accelerator all is left to that call, as most callers never make it; in host memory only
     the waiting is, so that nothing can change the rows until then.
     """
+    if text.is_meta:  # nothing to look at
+        items = indices.shape[0] if indices.dim() > 1 else 1
+        return partial(tuple, ([text.shape[-2]] * items, [0] * items))
     if text.device.type != "cpu":
         return partial(_count, indices, scores, text, text_mask)
     return partial(_lists, *_count_tensors(indices, scores, text, text_mask))
@@ -284,6 +287,8 @@ def _rows_of(always_keep):
     if not isinstance(always_keep, torch.Tensor):
         return torch.from_numpy(_arrays.integers("always_keep", always_keep))
     ops.check_tensor("always_keep", always_keep)
+    if always_keep.is_meta:
+        raise ValueError("always_keep: got a tensor on the meta device, which holds no numbers")
     kind = always_keep.dtype
     if always_keep.numel() and (
         kind == torch.bool or kind.is_floating_point or kind.is_complex or always_keep.is_quantized

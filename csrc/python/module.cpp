@@ -66,7 +66,7 @@ DataType dtype_of(const char* name, const py::array& x, const std::optional<std:
 
 // Of no subclass, which could say more than its numbers (mi_pruner_cuda/_arrays.py).
 py::array array_of(const char* name, const py::object& given) {
-  if (py::type::of(given).is(py::type::of<py::array>())) {
+  if (py::type::of(given).is(py::module_::import("numpy").attr("ndarray"))) {
     return py::reinterpret_borrow<py::array>(given);
   }
   throw py::type_error(std::string(name) + ": got " +
@@ -334,12 +334,14 @@ using Integers = py::array_t<int64_t, py::array::c_style>;
 Integers integers_of(const char* name, const py::object& given) {
   const bool is_array = py::isinstance<py::array>(given);
   const py::array array = is_array ? array_of(name, given) : py::array::ensure(given);
-  const bool is_empty = array && array.size() == 0;
-  if (!is_empty && (!array || array.dtype().kind() == 'b' || !Integers::check_(array))) {
-    const auto held = array ? py::str(array.dtype()).cast<std::string>() : "no numbers";
-    throw py::type_error(std::string(name) + ": got " + held + ", allowed is int64");
+  if (array && array.size() == 0) return Integers::ensure(array.attr("astype")("int64"));
+  const bool is_whole = array && (array.dtype().kind() == 'i' || array.dtype().kind() == 'u');
+  // Casts of which nothing is lost only; from uint64 it may be.
+  if (is_whole) {
+    if (const Integers whole = Integers::ensure(array)) return whole;
   }
-  return Integers::ensure(is_empty ? array.attr("astype")("int64") : py::object(array));
+  const auto held = array ? py::str(array.dtype()).cast<std::string>() : "no array";
+  throw py::type_error(std::string(name) + ": got " + held + ", allowed is int64");
 }
 
 py::tuple select_varlen_array(const py::object& visual, const py::object& text,

@@ -237,6 +237,8 @@ def _check_images(images, text) -> None:
             f"text: got shape {tuple(text.shape)}, allowed is (M, D) with M >= 1, or None to "
             "choose without text"
         )
+    if text is not None and text.dtype not in ops.ROW_DTYPES:
+        raise TypeError(f"text: got dtype {text.dtype}, allowed are {ops.ROW_DTYPES_IN_WORDS}")
     for i, image in enumerate(images):
         ops.check_tensor(f"images[{i}]", image)
         if image.dim() != 2:
