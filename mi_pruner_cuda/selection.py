@@ -134,7 +134,8 @@ def select(
         )
     else:
         indices, scores = ops.select(visual, text, k, visual_mask, text_mask, **choosing)
-        indices = indices[: min(k, n)]
+        if visual_mask is not None:
+            indices = indices[: min(k, n)]  # without the -1 of an item with too few rows
     kept = indices.shape[0]
     counts = _counts(indices, scores, text, text_mask)
     explain = partial(_explain, keep, k, n, kept, counts, estimator, critic)
