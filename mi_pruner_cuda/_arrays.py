@@ -67,5 +67,6 @@ def _array_of(name: str, given) -> np.ndarray:
         return np.asarray(given)
     except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(
-            f"{name}: got {type(given).__name__} of which NumPy makes no integers: {error}"
+            f"{name}: got {type(given).__name__} of which NumPy makes no integers ({error}), "
+            "allowed are integer indices"
         ) from None
