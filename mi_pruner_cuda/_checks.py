@@ -14,8 +14,22 @@ _LEAST, _MOST = 1e-38, 3e38
 _LARGEST_COUNT = 2**63 - 1  # what the core's 64 bits hold
 
 
+def is_number(value, also: tuple = ()) -> bool:
+    """A real number; True and False are none."""
+    return isinstance(value, also) or (isinstance(value, Real) and _is_plain(value))
+
+
+def is_integer(value, also: tuple = ()) -> bool:
+    return isinstance(value, also) or (isinstance(value, Integral) and _is_plain(value))
+
+
+def _is_plain(value) -> bool:
+    # NumPy counts a span of time, whose unit nobody here would look at, among the integers.
+    return not isinstance(value, bool) and type(value).__name__ != "timedelta64"
+
+
 def _number(name, value, least, allowed, also, most=_MOST):
-    if isinstance(value, bool) or not isinstance(value, (Real, *also)):
+    if not is_number(value, also):
         raise TypeError(f"{name}: got {value!r}, allowed is {allowed}")
     if not least <= value <= most:  # NaN fails too
         raise ValueError(f"{name}: got {value}, allowed is {allowed}")
@@ -40,7 +54,7 @@ def share(name: str, value, also: tuple = ()) -> None:
 
 def count(name: str, value, also: tuple = ()):
     """The value as an int; values of the types in `also` unchanged."""
-    if isinstance(value, bool) or not isinstance(value, (Integral, *also)):
+    if not is_integer(value, also):
         raise TypeError(f"{name}: got {value!r}, allowed is an integer >= 1")
     if value < 1:
         raise ValueError(f"{name}: got {value}, allowed is an integer >= 1")
@@ -50,5 +64,5 @@ def count(name: str, value, also: tuple = ()):
 
 
 def estimator(value) -> None:
-    if value not in ESTIMATORS:
+    if not isinstance(value, str) or value not in ESTIMATORS:
         raise ValueError(f"estimator: got {value!r}, allowed are {', '.join(ESTIMATORS)}")

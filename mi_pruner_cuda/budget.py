@@ -2,7 +2,9 @@
 
 import math
 from dataclasses import dataclass
-from numbers import Integral, Real
+from numbers import Integral
+
+from . import _checks
 
 
 def keep_count(n: int, ratio: float) -> int:
@@ -15,11 +17,11 @@ def keep_count(n: int, ratio: float) -> int:
         TypeError: n is no integer or ratio no number.
         ValueError: n < 0, or ratio outside (0, 1].
     """
-    if isinstance(n, bool) or not isinstance(n, Integral):
+    if not _checks.is_integer(n):
         raise TypeError(f"n: got {n!r}, allowed is an integer >= 0")
     if n < 0:
         raise ValueError(f"n: got {n}, allowed is an integer >= 0")
-    if isinstance(ratio, bool) or not isinstance(ratio, Real):
+    if not _checks.is_number(ratio):
         raise TypeError(f"ratio: got {ratio!r}, allowed is a number in (0, 1]")
     if not 0 < ratio <= 1:
         raise ValueError(f"ratio: got {ratio}, allowed is a number in (0, 1]")
@@ -37,7 +39,7 @@ class Mass:
     share: float
 
     def __post_init__(self):
-        if isinstance(self.share, bool) or not isinstance(self.share, Real):
+        if not _checks.is_number(self.share):
             raise TypeError(f"Mass(share): got {self.share!r}, allowed is a number in (0, 1]")
         if not 0 < self.share <= 1:
             raise ValueError(f"Mass(share): got {self.share}, allowed is a number in (0, 1]")
@@ -56,7 +58,7 @@ class Mass:
 
 def resolve(keep, n: int) -> int:
     """An exact count from keep: an int >= 1 (at most n) or a float ratio in (0, 1]."""
-    if isinstance(keep, bool) or not isinstance(keep, Real):
+    if not _checks.is_number(keep):
         raise TypeError(
             f"keep: got {keep!r}, allowed is a ratio in (0, 1], a count >= 1 or Mass(share)"
         )

@@ -2,8 +2,10 @@
 
 Rows are float32, float16 or bfloat16; NumPy has no bfloat16, so those are arrays of
 ml_dtypes.bfloat16, or uint16 arrays of the same bits with dtype="bfloat16". Arrays are read where
-they lie, at any row stride; only rows whose elements are not adjacent are copied. The interpreter
-lock is released during the work.
+they lie, at any row stride; only rows whose elements are not adjacent are copied. Arrays that say
+more than their numbers are refused: masked arrays in which elements are masked, and subclasses of
+numpy.ndarray, such as those with units, but for memmap, matrix and recarray. Results are plain
+arrays. The interpreter lock is released during the work.
 
 `threads` is how many threads one call may use; None means one per available processor.
 """
@@ -12,8 +14,9 @@ import os
 
 import numpy as np
 
-from . import _C, _checks, defaults
-from .selection import Selection
+from . import _C, _arrays, _checks, defaults
+from .reason import reason_for, reason_for_batch
+from .selection import Selection, no_words
 
 __all__ = ["mutual_information", "normalize", "select", "top_k"]
 
@@ -31,7 +34,7 @@ def normalize(x, eps: float = 1e-12, *, dtype: str | None = None, threads: int |
         threads: see the module.
     """
     _checks.positive("eps", eps)
-    return _C.normalize(x, eps, _dtype(dtype), _threads(threads))
+    return _C.normalize(_arrays.plain("x", x), eps, _dtype(dtype), _threads(threads))
 
 
 def mutual_information(
@@ -59,15 +62,15 @@ def mutual_information(
     _checks.temperature(temperature)
     _checks.estimator(estimator)
     return _C.mutual_information(
-        visual, text, visual_mask, text_mask, temperature, estimator, _dtype(dtype),
-        _threads(threads),
+        *_rows_and_masks(visual, text, visual_mask, text_mask), temperature, estimator,
+        _dtype(dtype), _threads(threads),
     )  # fmt: skip
 
 
 def top_k(scores, k: int, *, threads: int | None = None):
     """The min(k, N) largest float32 scores, (N) or (B, N), by ascending index: values and
     indices."""
-    return _C.top_k(scores, _checks.count("k", k), _threads(threads))
+    return _C.top_k(_arrays.plain("scores", scores), _checks.count("k", k), _threads(threads))
 
 
 def select(
@@ -108,36 +111,62 @@ def select(
     _checks.not_negative("redundancy", redundancy)
     _checks.share("coverage", coverage)
     _checks.estimator(estimator)
-    if redundancy == 0 and text_mask is not None and not np.any(text_mask, -1).all():
-        raise ValueError(
-            "redundancy: got 0 with a text_mask that leaves no rows, allowed is > 0 there: with "
-            "neither text nor redundancy nothing tells the rows apart"
-        )
+    visual, text, visual_mask, text_mask = _rows_and_masks(visual, text, visual_mask, text_mask)
+    if redundancy == 0 and text_mask is not None and text_mask.dtype == bool and text_mask.ndim:
+        without = np.flatnonzero(~text_mask.any(-1)).tolist()
+        if without:
+            raise ValueError(no_words(without, text_mask.ndim > 1))
     indices, scores = _C.select(
         visual, text, k, visual_mask, text_mask, temperature, redundancy, estimator, _dtype(dtype),
         _threads(threads), coverage=coverage,
     )  # fmt: skip
     kept = (indices >= 0).sum(-1)
+    rows, words = _counted(visual, visual_mask), _words(text, text_mask)
+    reasons = _reasons(k, indices, scores, rows, words, estimator)
     if visual.ndim == 2:
         indices = indices[: int(kept)]
-    words = text.shape[-2] if text_mask is None else int(np.max(np.sum(text_mask, -1), initial=0))
-    rows = visual.shape[-2]
-    return Selection(indices, scores, kept.tolist(), _reason(k, rows, kept, words, estimator))
+    return Selection(indices, scores, kept.tolist(), reason_for_batch(reasons))
 
 
-def _reason(k: int, rows: int, kept, words: int, estimator: str) -> str:
-    notes = []
-    if k >= rows or (kept < k).any():
-        notes.append(f"kept all: {k} of {rows} asked for")
-    if words == 0:
-        notes.append("no text: selected by what rows share")
-    if words == 1 and estimator == "specific":
-        notes.append("one text token: scored by pointwise information")
-    return "; ".join(notes) or "selected"
+def _rows_and_masks(visual, text, visual_mask, text_mask):
+    return (
+        _arrays.plain("visual", visual),
+        _arrays.plain("text", text),
+        None if visual_mask is None else _arrays.plain("visual_mask", visual_mask),
+        None if text_mask is None else _arrays.plain("text_mask", text_mask),
+    )
+
+
+def _reasons(k: int, indices, scores, rows, words, estimator: str) -> list[str]:
+    """Of each item. rows, words: int64 () or (B), those that count (rows: are not masked)."""
+    found = indices >= 0
+    # Masked rows, the others that score -inf, are never kept.
+    lost = found & (_at(scores, np.maximum(indices, 0)) == -np.inf)
+    numbers = [np.atleast_1d(n).tolist() for n in (rows, words, found.sum(-1), lost.sum(-1))]
+    return [
+        reason_for(k, k, n, m, estimator, kept, not_finite)
+        for n, m, kept, not_finite in zip(*numbers, strict=True)
+    ]
+
+
+def _at(scores, indices):
+    return np.take_along_axis(scores, indices, -1) if scores.size else np.zeros(indices.shape, "f4")
+
+
+def _counted(rows, mask):
+    """int64 () or (B): the rows that are not masked."""
+    return np.full(rows.shape[:-2], rows.shape[-2]) if mask is None else mask.sum(-1)
+
+
+def _words(text, mask):
+    """int64 () or (B): the text rows that are neither masked nor hold NaN or Inf."""
+    bits = text.dtype == np.uint16  # of bfloat16: all of the exponent's are set in NaN and Inf
+    counts = ((text & 0x7F80 != 0x7F80) if bits else np.isfinite(text)).all(-1)
+    return (counts if mask is None else counts & mask).sum(-1)
 
 
 def _dtype(dtype: str | None) -> str | None:
-    if dtype is not None and dtype not in _DTYPES:
+    if dtype is not None and not (isinstance(dtype, str) and dtype in _DTYPES):
         raise ValueError(f"dtype: got {dtype!r}, allowed are None, {', '.join(_DTYPES)}")
     return dtype
 

@@ -20,6 +20,7 @@ _LIBRARY_FILE = Path(__file__).with_name("_ops.so")
 
 _LARGEST_RESULT = 2**40  # indices: far more than memory holds, far from where sums overflow
 ROW_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+ROW_DTYPES_IN_WORDS = "torch.float32, torch.float16 and torch.bfloat16"
 # What numbers are while torch.export traces a graph.
 _SYMBOLS = (torch.SymInt, torch.SymFloat)
 
@@ -175,7 +176,7 @@ def top_k(scores: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
         scores: float32 (N) or (B, N).
         k: at least 1.
     """
-    _check_tensor("scores", scores)
+    check_tensor("scores", scores)
     if scores.dtype != torch.float32:
         raise TypeError(f"scores: got dtype {scores.dtype}, allowed is torch.float32")
     if scores.dim() not in (1, 2):
@@ -278,8 +279,8 @@ def gather_rows(rows: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
     Returns:
         (K, ...) or (B, K, ...), contiguous, in the dtype of rows.
     """
-    _check_tensor("rows", rows)
-    _check_tensor("indices", indices)
+    check_tensor("rows", rows)
+    check_tensor("indices", indices)
     if indices.dim() not in (1, 2):
         raise ValueError(f"indices: got shape {_shape(indices)}, allowed is (K) or (B, K)")
     if rows.dim() < indices.dim() or rows.shape[: indices.dim() - 1] != indices.shape[:-1]:
@@ -328,18 +329,30 @@ def check_choice(text, redundancy, coverage):
         )
 
 
-def _check_tensor(name, x):
+def check_tensor(name, x):
+    """A tensor whose numbers are all there is to it, one after another in memory."""
     if not isinstance(x, torch.Tensor):
         raise TypeError(f"{name}: got {type(x).__name__}, allowed is a torch.Tensor")
+    if x.is_nested:
+        raise TypeError(f"{name}: got a nested tensor, allowed is a torch.Tensor of one shape")
+    if x.layout != torch.strided:
+        raise TypeError(f"{name}: got layout {x.layout}, allowed is torch.strided: to_dense()")
+    if isinstance(x, torch.masked.MaskedTensor):
+        raise TypeError(
+            f"{name}: got a MaskedTensor, allowed is a torch.Tensor without a mask: visual_mask "
+            "and text_mask say which rows count, and get_data() gives the numbers"
+        )
+    if hasattr(x, "placements"):  # a DTensor; its module is not loaded for the question
+        raise TypeError(
+            f"{name}: got {type(x).__name__}, allowed is a torch.Tensor: to_local() gives this "
+            "rank's shard, which mi_pruner_cuda.distributed.select takes"
+        )
 
 
 def _check_rows(name, x, allowed):
-    _check_tensor(name, x)
+    check_tensor(name, x)
     if x.dtype not in ROW_DTYPES:
-        raise TypeError(
-            f"{name}: got dtype {x.dtype}, allowed are torch.float32, torch.float16 and "
-            "torch.bfloat16"
-        )
+        raise TypeError(f"{name}: got dtype {x.dtype}, allowed are {ROW_DTYPES_IN_WORDS}")
     if x.dim() not in (2, 3):
         raise ValueError(
             f"{name}: got {x.dim()} dimensions, shape {_shape(x)}, allowed is {allowed}"
@@ -349,7 +362,7 @@ def _check_rows(name, x, allowed):
 def _check_mask(name, mask, rows):
     if mask is None:
         return
-    _check_tensor(name, mask)
+    check_tensor(name, mask)
     if mask.dtype != torch.bool:
         raise TypeError(f"{name}: got dtype {mask.dtype}, allowed is torch.bool")
     if mask.shape != rows.shape[:-1]:
@@ -360,7 +373,7 @@ def _check_mask(name, mask, rows):
 
 
 def _check_integers(name, x, rows, shape):
-    _check_tensor(name, x)
+    check_tensor(name, x)
     if x.dtype != torch.int64:
         raise TypeError(f"{name}: got dtype {x.dtype}, allowed is torch.int64")
     if tuple(x.shape) != shape:

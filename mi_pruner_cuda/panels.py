@@ -4,11 +4,13 @@ Needs NumPy and Pillow only: neither torch, whose tensors reports hold, nor matp
 """
 
 import math
+import operator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from . import _arrays, _checks
 from .picture import crop_fractions, to_picture, visible_box
 from .selection import Selection
 
@@ -120,20 +122,43 @@ def numbers(values, name: str) -> np.ndarray | None:
     """A NumPy array of a tensor on any device, or of whatever NumPy takes.
 
     Args:
-        values: float scores, or whole numbers.
+        values: float scores, None among them for those that are not finite, or whole numbers.
         name: of the report's field; "scores" become float64, all others int64.
+
+    Raises:
+        TypeError, ValueError: the conversion would lose something: a mask, a unit, a fraction.
     """
     if values is None:
         return None
+    wanted = f"report: its {name}"
     if hasattr(values, "detach"):
-        values = values.detach().cpu()
-        if values.is_floating_point():
-            values = values.float()  # NumPy has no bfloat16
-        values = values.numpy()
+        values = _from_tensor(wanted, values)
+    if name != "scores":
+        return _arrays.integers(wanted, _whole(wanted, values))
+    array = _arrays.plain(wanted, values if isinstance(values, np.ndarray) else np.asarray(values))
+    if array.dtype == object and all(v is None or _checks.is_number(v) for v in array.flat):
+        return array.astype(np.float64)  # None becomes NaN
+    if array.size and array.dtype.kind not in "iuf" and array.dtype.name != "bfloat16":
+        raise TypeError(f"{wanted} are not numbers: got dtype {array.dtype}")
+    return array.astype(np.float64)
+
+
+def _whole(name: str, values):
+    """Whole numbers that are held as floats, as integers; anything else as it is."""
+    if isinstance(values, np.ndarray) and values.dtype.kind == "f":
+        whole = _arrays.plain(name, values)
+        if (np.trunc(whole) == whole).all() and (np.abs(whole) < 2**53).all():
+            return whole.astype(np.int64)
+    return values
+
+
+def _from_tensor(name: str, tensor) -> np.ndarray:
     try:
-        return np.asarray(values, np.float64 if name == "scores" else np.int64)
-    except (TypeError, ValueError):
-        raise TypeError(f"report: its {name} are not numbers") from None
+        tensor = tensor.detach().cpu().resolve_neg()
+        # NumPy has no bfloat16.
+        return (tensor.double() if tensor.is_floating_point() else tensor).numpy()
+    except (TypeError, RuntimeError) as error:  # sparse, nested, masked
+        raise TypeError(f"{name} are not numbers: {error}") from None
 
 
 def cell_of(pixels: int, cells: int) -> np.ndarray:
@@ -149,7 +174,12 @@ def cell_edges(pixels: int, cells: int) -> np.ndarray:
 
 def token_count(entry) -> int:
     """Visual tokens before pruning."""
-    return entry.scores.shape[-1] if isinstance(entry, Selection) else entry.tokens_before
+    if not isinstance(entry, Selection):
+        return entry.tokens_before
+    scores = numbers(entry.scores, "scores")
+    if scores is None or scores.ndim == 0:
+        raise TypeError(f"report: its scores are no array: got {entry.scores!r}")
+    return scores.shape[-1]
 
 
 def kept_mask(entry) -> np.ndarray:
@@ -217,7 +247,7 @@ def _grid(entry, grid, tokens: int) -> tuple[int, ...]:
     if known is None:
         raise ValueError(f"grid: unknown for these {tokens} tokens, pass grid=(h, w)")
     try:
-        known = tuple(int(n) for n in known)
+        known = tuple(map(operator.index, known))
     except (TypeError, ValueError):
         raise TypeError(f"grid: got {grid!r}, allowed is (h, w) in tokens") from None
     if len(known) not in (2, 3) or min(known) < 1 or math.prod(known) != tokens:

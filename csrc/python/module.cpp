@@ -64,8 +64,11 @@ DataType dtype_of(const char* name, const py::array& x, const std::optional<std:
                        "dtype=\"bfloat16\"");
 }
 
+// Of no subclass, which could say more than its numbers (mi_pruner_cuda/_arrays.py).
 py::array array_of(const char* name, const py::object& given) {
-  if (py::isinstance<py::array>(given)) return py::reinterpret_borrow<py::array>(given);
+  if (py::type::of(given).is(py::module_::import("numpy").attr("ndarray"))) {
+    return py::reinterpret_borrow<py::array>(given);
+  }
   throw py::type_error(std::string(name) + ": got " +
                        py::str(py::type::of(given).attr("__name__")).cast<std::string>() +
                        ", allowed is a numpy.ndarray");
@@ -324,16 +327,32 @@ py::tuple select_array(const py::object& visual, const py::object& text, int64_t
       });
 }
 
-// Whole numbers, in order and adjacent, whatever was given.
-using Integers = py::array_t<int64_t, py::array::c_style | py::array::forcecast>;
+using Integers = py::array_t<int64_t, py::array::c_style>;
+
+// Whole numbers, in order and adjacent: of an array, or of what NumPy makes one of, whose elements
+// all fit.
+Integers integers_of(const char* name, const py::object& given) {
+  const bool is_array = py::isinstance<py::array>(given);
+  const py::array array = is_array ? array_of(name, given) : py::array::ensure(given);
+  if (array && array.size() == 0) return Integers::ensure(array.attr("astype")("int64"));
+  const bool is_whole = array && (array.dtype().kind() == 'i' || array.dtype().kind() == 'u');
+  // Casts of which nothing is lost only; from uint64 it may be.
+  if (is_whole) {
+    if (const Integers whole = Integers::ensure(array)) return whole;
+  }
+  const auto held = array ? py::str(array.dtype()).cast<std::string>() : "no array";
+  throw py::type_error(std::string(name) + ": got " + held + ", allowed is int64");
+}
 
 py::tuple select_varlen_array(const py::object& visual, const py::object& text,
-                              const Integers& visual_offsets, const Integers& text_ranges,
+                              const py::object& given_offsets, const py::object& given_ranges,
                               const std::vector<int64_t>& k, double temperature, double redundancy,
                               const std::string& estimator, const std::optional<std::string>& dtype,
                               int64_t threads, int64_t similarity_bytes, double coverage) {
   const Relevance r =
       relevance_of(visual, text, py::none(), py::none(), temperature, estimator, dtype);
+  const Integers visual_offsets = integers_of("visual_offsets", given_offsets);
+  const Integers text_ranges = integers_of("text_ranges", given_ranges);
   if (r.visual.ndim() != 2) {
     throw py::value_error("visual: got shape " + shape_of(r.visual) + ", allowed is [R, D]");
   }
@@ -408,14 +427,15 @@ PYBIND11_MODULE(_C, m) {
         py::arg("visual_mask") = py::none(), py::arg("text_mask") = py::none(),
         py::arg("temperature") = 0.1, py::arg("estimator") = "specific",
         py::arg("dtype") = py::none(), py::arg("threads") = 1);
-  m.def("top_k", top_k_array, py::arg("scores"), py::arg("k"), py::arg("threads") = 1);
-  m.def("select", select_array, py::arg("visual"), py::arg("text"), py::arg("k"),
+  // noconvert: a fraction is no count.
+  m.def("top_k", top_k_array, py::arg("scores"), py::arg("k").noconvert(), py::arg("threads") = 1);
+  m.def("select", select_array, py::arg("visual"), py::arg("text"), py::arg("k").noconvert(),
         py::arg("visual_mask") = py::none(), py::arg("text_mask") = py::none(),
         py::arg("temperature") = 0.1, py::arg("redundancy") = 0.0,
         py::arg("estimator") = "specific", py::arg("dtype") = py::none(), py::arg("threads") = 1,
         py::arg("similarity_bytes") = SelectProblem().similarity_bytes, py::arg("coverage") = 0.0);
   m.def("select_varlen", select_varlen_array, py::arg("visual"), py::arg("text"),
-        py::arg("visual_offsets"), py::arg("text_ranges"), py::arg("k"),
+        py::arg("visual_offsets"), py::arg("text_ranges"), py::arg("k").noconvert(),
         py::arg("temperature") = 0.1, py::arg("redundancy") = 0.0,
         py::arg("estimator") = "specific", py::arg("dtype") = py::none(), py::arg("threads") = 1,
         py::arg("similarity_bytes") = SelectVarlenProblem().similarity_bytes,

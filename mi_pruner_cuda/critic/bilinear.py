@@ -196,6 +196,7 @@ def _check_matrix(name: str, matrix) -> None:
         raise TypeError(
             f"{name}: got {type(matrix).__name__}, allowed is a Critic or a float32 (D, D) tensor"
         )
+    ops.check_tensor(name, matrix)
     if matrix.dtype != torch.float32:
         raise TypeError(f"{name}: got dtype {matrix.dtype}, allowed is torch.float32")
     if matrix.dim() != 2 or matrix.shape[0] != matrix.shape[1] or matrix.shape[0] == 0:
@@ -203,5 +204,5 @@ def _check_matrix(name: str, matrix) -> None:
 
 
 def _hash(matrix: torch.Tensor) -> int:
-    data = matrix.detach().contiguous().cpu().numpy()
+    data = matrix.detach().resolve_neg().contiguous().cpu().numpy()
     return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little", signed=True)

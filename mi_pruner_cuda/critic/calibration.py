@@ -7,10 +7,10 @@ is most of each row) speak for no word.
 
 import warnings
 from collections.abc import Iterable, Sequence
-from numbers import Integral, Real
 
 import torch
 
+from .. import _checks
 from .attention import AttentionLogits
 from .bilinear import Critic
 from .cca import CanonicalCorrelation
@@ -169,7 +169,7 @@ def _layers(model, kind, layers) -> tuple[int, ...]:
     if isinstance(layers, str) or not isinstance(layers, Sequence) or not layers:
         raise TypeError(f"layers: got {layers!r}, allowed are numbers of decoder layers")
     for number in layers:
-        if isinstance(number, bool) or not isinstance(number, Integral):
+        if not _checks.is_integer(number):
             raise TypeError(f"layers: got {number!r}, allowed are numbers of decoder layers")
     return tuple(sorted(set(map(int, layers))))
 
@@ -183,7 +183,7 @@ def _check_strengths(strengths) -> None:
     if isinstance(strengths, str) or not isinstance(strengths, Sequence) or not strengths:
         raise TypeError(f"strengths: got {strengths!r}, allowed is a sequence of numbers > 0")
     for value in strengths:
-        if isinstance(value, bool) or not isinstance(value, Real):
+        if not _checks.is_number(value):
             raise TypeError(f"strengths: got {value!r}, allowed are numbers > 0")
         if not 0 < value < float("inf"):
             raise ValueError(f"strengths: got {value}, allowed are finite numbers > 0")

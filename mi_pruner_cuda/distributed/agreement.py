@@ -195,5 +195,5 @@ def _float(bits: int) -> float:
 
 def _checksum(x: torch.Tensor) -> int:
     """A 64-bit hash of the bits, as a signed number."""
-    data = x.detach().contiguous().flatten().view(torch.uint8).cpu().numpy()
+    data = x.detach().resolve_neg().contiguous().flatten().view(torch.uint8).cpu().numpy()
     return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little", signed=True)

@@ -7,7 +7,8 @@ import torch
 
 from .. import defaults, ops
 from ..budget import Mass, resolve
-from ..selection import noted, reason_for, with_coverage
+from ..reason import reason_for
+from ..selection import noted, with_coverage
 from .agreement import Call, agree
 from .relevance import cosines, relevance
 from .wire import Wire
@@ -95,21 +96,20 @@ def select(
     # NaN marks masked rows on the way: they have no score, not even a low one.
     sizes = [header.rows for header in headers]
     scores = wire.gather_unequal(own.masked_fill(~call.counted, math.nan), sizes)
-    indices, reason = _choose(scores, text, keep, estimator, coverage)
+    indices, reason = _choose(scores, call.text, keep, estimator, coverage)
     offset = sum(sizes[: wire.rank])
     end = offset + visual_shard.shape[0]
     indices = indices.to(visual_shard.device)
     all_scores = scores.masked_fill(scores.isnan(), -math.inf).to(visual_shard.device)
-    selection = ShardSelection(
+    return ShardSelection(
         indices=indices,
         local_indices=indices[(indices >= offset) & (indices < end)] - offset,
         scores=all_scores[offset:end],
         all_scores=all_scores,
         n_kept=indices.shape[0],
-        reason=reason,
+        reason=noted(reason, critic),
         offset=offset,
     )
-    return noted(selection, critic)
 
 
 def _score(call: Call, n: int, wire: Wire) -> torch.Tensor:
@@ -138,4 +138,6 @@ def _choose(scores: torch.Tensor, text: torch.Tensor, keep, estimator: str, cove
     k = keep.count(known.tolist()) if isinstance(keep, Mass) else max(1, resolve(keep, n))
     # By ascending index and with ties to the lower one, as the candidates are in order.
     indices = candidates[ops.top_k(with_coverage(known, k, coverage), k)[1]]
-    return indices, reason_for(keep, k, n, text, None, estimator)
+    words = int(text.isfinite().all(1).sum())
+    not_finite = int((scores[indices] == -math.inf).sum())
+    return indices, reason_for(keep, k, n, words, estimator, len(indices), not_finite)

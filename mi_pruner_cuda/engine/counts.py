@@ -1,8 +1,8 @@
 """How many rows stay of each image, before anything is encoded. Free of torch."""
 
 from collections.abc import Sequence
-from numbers import Integral
 
+from .. import _checks
 from ..budget import Mass, resolve
 
 
@@ -20,7 +20,7 @@ def keep_counts(sizes: Sequence[int], keep) -> list[int]:
     if isinstance(sizes, (str, bytes)) or not isinstance(sizes, Sequence):
         raise TypeError(f"sizes: got {type(sizes).__name__}, allowed is a sequence of integers")
     for i, size in enumerate(sizes):
-        if isinstance(size, bool) or not isinstance(size, Integral):
+        if not _checks.is_integer(size):
             raise TypeError(f"sizes[{i}]: got {size!r}, allowed is an integer >= 0")
         if size < 0:
             raise ValueError(f"sizes[{i}]: got {size}, allowed is an integer >= 0")

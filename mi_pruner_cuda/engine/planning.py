@@ -1,5 +1,6 @@
 """plan: which rows of each image of a request stay."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -9,6 +10,7 @@ import torch
 
 from .. import defaults, ops
 from ..keep_hash import keep_hash
+from ..reason import reason_for
 from ..selection import select
 from .counts import keep_counts
 from .prompt import PrunedPrompt, cut_prompt, gather_columns, gather_rows
@@ -22,13 +24,18 @@ class Plan:
     sizes: rows of each image.
     counts: rows kept of each image: keep_counts(sizes, keep).
     indices: int64 (sum of counts), ascending, the kept rows of the packed ones.
-    scores: float32 (sum of sizes), the relevance of every row in nats; 0 without text.
+    scores: float32 (sum of sizes), the relevance of every row in nats; 0 without text; -inf for
+        rows that hold NaN or Inf, which are kept where too few others exist.
+    words: text rows that hold neither NaN nor Inf, int64 (); None where that is not known.
+    estimator: of the scores.
     """
 
     sizes: tuple[int, ...]
     counts: tuple[int, ...]
     indices: torch.Tensor
     scores: torch.Tensor
+    words: torch.Tensor | None = None
+    estimator: str = defaults.ESTIMATOR
 
     @cached_property
     def kept(self) -> tuple[torch.Tensor, ...]:
@@ -50,6 +57,17 @@ class Plan:
         image's own hash. Waits for the device."""
         return tuple(
             keep_hash(size, own.tolist()) for size, own in zip(self.sizes, self.kept, strict=True)
+        )
+
+    @cached_property
+    def reasons(self) -> tuple[str, ...]:
+        """What happened to each image, in words, as Selection.reason has it. Waits for the
+        device."""
+        words = 2 if self.words is None else int(self.words)  # 2: nothing to be said
+        lost = (self.scores[self.indices] == -math.inf).split(self.counts) if self.counts else ()
+        return tuple(
+            reason_for(count, count, size, words, self.estimator, count, int(own.sum()))
+            for size, count, own in zip(self.sizes, self.counts, lost, strict=True)
         )
 
     def rows(self, x):
@@ -162,7 +180,8 @@ def plan(
         indices, scores = _choose(packed, text, sizes, counts, options)
     else:
         indices, scores = _choose_around(images, text, counts, always_keep, options)
-    return Plan(tuple(sizes), tuple(counts), indices, scores)
+    words = text.isfinite().all(1).sum()
+    return Plan(tuple(sizes), tuple(counts), indices, scores, words, estimator)
 
 
 def _mapped(critic, text):
@@ -211,14 +230,17 @@ def _check_images(images, text) -> None:
         )
     if text is not None and not isinstance(text, torch.Tensor):
         raise TypeError(f"text: got {type(text).__name__}, allowed is a torch.Tensor or None")
+    if text is not None:
+        ops.check_tensor("text", text)
     if text is not None and (text.dim() != 2 or text.shape[0] == 0):
         raise ValueError(
             f"text: got shape {tuple(text.shape)}, allowed is (M, D) with M >= 1, or None to "
             "choose without text"
         )
+    if text is not None and text.dtype not in ops.ROW_DTYPES:
+        raise TypeError(f"text: got dtype {text.dtype}, allowed are {ops.ROW_DTYPES_IN_WORDS}")
     for i, image in enumerate(images):
-        if not isinstance(image, torch.Tensor):
-            raise TypeError(f"images[{i}]: got {type(image).__name__}, allowed is a torch.Tensor")
+        ops.check_tensor(f"images[{i}]", image)
         if image.dim() != 2:
             raise ValueError(f"images[{i}]: got shape {tuple(image.shape)}, allowed is (N_i, D)")
         like, name = (images[0], "images[0]") if text is None else (text, "text")

@@ -1,5 +1,6 @@
 """Which visual columns of a batch stay: one selection per pool of tokens that share a budget."""
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -8,8 +9,10 @@ from typing import Any
 
 import torch
 
+from .. import ops
 from ..budget import Mass
 from ..critic.bilinear import Critic
+from ..reason import is_not_finite_note, not_finite_note
 from ..selection import Selection, select
 from .query import Query
 from .report import ImageReport, Report
@@ -132,7 +135,7 @@ def choose(
             report.append(ImageReport(item, None, 0, 0, "no image in the prompt"))
             continue
         spans = [(int(visual.columns[0]), int(visual.columns[-1])) for visual in own]
-        ids = query.ids(input_ids[item], asked[item], spans)
+        ids = _question(query, item, input_ids, asked, spans)
         # At least one id, so that the width is known; without text its row is cut off again.
         text = embed(torch.tensor(ids or [0], device=input_ids.device))[: len(ids)].to(embeddings)
         drafts = [_Draft(visual) for visual in own]
@@ -149,6 +152,16 @@ def choose(
                 entry = replace(entry, speaks_for=speaking)
             report.append(entry)
     return keep, report
+
+
+def _question(query: Query, item: int, input_ids, asked, spans) -> list[int]:
+    """Its token ids. An item of several that has none is named."""
+    try:
+        return query.ids(input_ids[item], asked[item], spans)
+    except ValueError as error:
+        if len(input_ids) == 1:
+            raise
+        raise ValueError(f"item {item} of the batch: {error}") from None
 
 
 def _map_words(text, critic: Critic, drafts: list["_Draft"]):
@@ -198,13 +211,15 @@ class _Draft:
         self.visual = visual
         self.kept = torch.ones(tokens, dtype=torch.bool)  # row breaks are in no pool
         self.scores = torch.full((tokens,), torch.nan)
+        self.not_finite = torch.zeros(tokens, dtype=torch.bool)
         self.seconds = 0.0
         self.reasons: list[str] = []
 
-    def note(self, tokens, kept, scores, seconds: float, reason: str) -> None:
-        """tokens: int64, the ones of this pool; kept, scores: of each."""
+    def note(self, tokens, kept, scores, not_finite, seconds: float, reason: str) -> None:
+        """tokens: int64, the ones of this pool; kept, scores, not_finite: of each."""
         self.kept[tokens] = kept.cpu()
         self.scores[tokens] = scores.cpu()
+        self.not_finite[tokens] = not_finite.cpu()
         self.seconds += seconds
         if reason not in self.reasons:
             self.reasons.append(reason)
@@ -212,14 +227,17 @@ class _Draft:
     def report(self, ids: list[int], query: Query, critic: Critic | None) -> ImageReport:
         visual, shape = self.visual, self.visual.shape
         indices = self.kept.nonzero()[:, 0]
-        breaks = [f"{len(shape.breaks)} row breaks stay"] if shape.breaks else []
+        notes = [f"{len(shape.breaks)} row breaks stay"] if shape.breaks else []
+        not_finite = int((self.kept & self.not_finite).sum())
+        if not_finite:
+            notes.append(not_finite_note(not_finite, len(indices)))
         return ImageReport(
             item=visual.item,
             image=visual.number,
             kind=visual.kind,
             tokens_before=shape.tokens,
             tokens_after=len(indices),
-            reason="; ".join(self.reasons + breaks),
+            reason="; ".join(self.reasons + notes),
             grid=shape.grid,
             parts=shape.parts,
             indices=indices,
@@ -241,6 +259,7 @@ def _choose_pool(pool: Pool, embeddings, text, options: Options, drafts: list[_D
     chosen[selection.indices] = True
     represent(chosen, selection.scores, pool.at_least_one)
     seconds = (time.perf_counter() - start) / len(pool.members)
+    not_finite = _not_finite(selection, embeddings[columns], options)
     reason = _reason(selection, len(columns), options)
     if len(columns) <= options.min_tokens:
         chosen[:] = True
@@ -250,7 +269,16 @@ def _choose_pool(pool: Pool, embeddings, text, options: Options, drafts: list[_D
         own = slice(begin, begin + len(tokens))
         begin = own.stop
         draft = next(d for d in drafts if d.visual is visual)
-        draft.note(tokens, chosen[own], selection.scores[own], seconds, reason)
+        scores = selection.scores[own]
+        draft.note(tokens, chosen[own], scores, not_finite[own], seconds, reason)
+
+
+def _not_finite(selection: Selection, rows: torch.Tensor, options: Options) -> torch.Tensor:
+    """bool (N): the rows that hold NaN or Inf. No other scores -inf, but with a selector of the
+    user's, whose scores are its own."""
+    if options.selector is None:
+        return selection.scores == -math.inf
+    return ~rows.isfinite().all(1)
 
 
 def represent(chosen: torch.Tensor, scores: torch.Tensor, groups: list[range]) -> None:
@@ -284,7 +312,8 @@ def _reason(selection: Selection, n: int, options: Options) -> str:
     notes = [
         note
         for note in selection.reason.split("; ")
-        if not note.startswith(("kept all", "selected"))
+        # Of NaN and Inf the draft speaks, once for all pools.
+        if not note.startswith(("kept all", "selected")) and not is_not_finite_note(note)
     ]
     return "; ".join([said, *notes])
 
@@ -294,6 +323,9 @@ def _check_choice(selection, n: int) -> None:
     if not isinstance(selection, Selection):
         raise TypeError(f"selector: it returned {type(selection).__name__}, allowed is a Selection")
     indices, scores = selection.indices, selection.scores
+    for what, tensor in (("indices", indices), ("scores", scores)):
+        if isinstance(tensor, torch.Tensor):
+            ops.check_tensor(f"selector: its {what}", tensor)
     whole = isinstance(indices, torch.Tensor) and indices.dtype == torch.int64
     if not whole or indices.dim() != 1:
         raise TypeError(
@@ -308,6 +340,8 @@ def _check_choice(selection, n: int) -> None:
     if not isinstance(scores, torch.Tensor) or scores.shape != (n,):
         shape = tuple(scores.shape) if isinstance(scores, torch.Tensor) else type(scores).__name__
         raise ValueError(f"selector: it returned scores {shape}, allowed is a tensor ({n},)")
+    if scores.is_complex():
+        raise TypeError(f"selector: it returned {scores.dtype} scores, allowed are real numbers")
 
 
 def _choice(name: str, value, allowed: tuple[str, ...]) -> None:

@@ -1,10 +1,11 @@
 """Which token ids stand for the question."""
 
 from collections.abc import Iterable, Sequence
-from numbers import Integral
 
+import numpy as np
 import torch
 
+from .. import _arrays, _checks
 from .models import Parts
 from .template import learn_template
 from .written import Written
@@ -149,12 +150,16 @@ def _check_ids(query, model) -> list[int]:
         raise TypeError(
             f'query: got {query!r}, allowed is None, "question", "all", a text or token ids'
         )
+    if isinstance(query, np.ndarray):
+        query = _arrays.plain("query", query)
     ids = query.tolist() if hasattr(query, "tolist") else list(query)
+    if not isinstance(ids, list):
+        raise TypeError(f"query: got {query!r}, allowed is one dimension of token ids")
     if not ids:
         raise ValueError("query: the question is empty: got no token ids")
     size = model.get_input_embeddings().weight.shape[0]
     for token in ids:
-        if isinstance(token, bool) or not isinstance(token, Integral):
+        if not _checks.is_integer(token):
             raise TypeError(f"query: got {token!r} among the token ids, allowed are integers")
         if not 0 <= token < size:
             raise ValueError(f"query: got token id {token}, allowed are 0 to {size - 1}")

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <cstdint>
 #include <numeric>
 #include <string>
@@ -46,7 +47,8 @@ struct ImageReport {
   std::vector<int32_t> kept;        // ascending
   std::vector<float> scores;        // [n_rows] nats; empty where nothing was scored
   std::vector<int32_t> structural;  // rows kept for the layout's sake
-  std::string reason;               // why the layout had everything kept, else empty
+  // Why the layout had everything kept, and how many kept rows hold NaN or Inf; else empty.
+  std::string reason;
   double encode_ms = 0, select_ms = 0, decode_ms = 0;
 };
 
@@ -243,6 +245,19 @@ inline Status select(const Evaluation& run, const float* rows, const ImageStruct
   return report->status < 0 ? from_mipruner(report->status, run.pruner) : Status{};
 }
 
+// Adds to report->reason how many of the kept rows hold NaN or Inf: nothing is known of them, and
+// with too few others they are kept all the same.
+inline void note_not_finite(const float* rows, int64_t width, int64_t stride, ImageReport* report) {
+  const auto count =
+      std::count_if(report->kept.begin(), report->kept.end(), [=](const int32_t row) {
+        const float* at = rows + row * stride;
+        return !std::all_of(at, at + width, [](const float value) { return std::isfinite(value); });
+      });
+  if (count == 0) return;
+  report->reason += (report->reason.empty() ? "" : "; ") + std::to_string(count) + " of " +
+                    std::to_string(report->kept.size()) + " kept rows hold NaN or Inf";
+}
+
 inline Status choose_rows(const Evaluation& run, const mtmd_input_chunk* chunk, const float* rows,
                           ImageReport* report) {
   const auto start = std::chrono::steady_clock::now();
@@ -263,6 +278,9 @@ inline Status choose_rows(const Evaluation& run, const mtmd_input_chunk* chunk, 
   report->n_keep = static_cast<int32_t>(report->kept.size());
   report->keep_hash = mipruner_keep_hash(report->n_rows, report->kept.data(), report->n_keep);
   report->select_ms = milliseconds_since(start);
+  if (run.wants_reports) {
+    note_not_finite(rows, run.n_embd(), llama_model_n_embd_inp(run.model()), report);
+  }
   return {};
 }
 

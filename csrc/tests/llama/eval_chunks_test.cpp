@@ -128,6 +128,37 @@ TEST_F(EvalChunks, ReportsWhatItDid) {
   EXPECT_EQ(scene.context.n_synchronized, 1);  // decode_ms would end too early
 }
 
+TEST_F(EvalChunks, SaysHowManyKeptRowsAreNotFinite) {
+  for (const int32_t n_finite : {12, 3, 2, 0}) {
+    Scene scene;
+    scene.add_text({kRed});
+    mtmd_input_chunk& chunk = scene.add_image(12, 1);
+    plant(&chunk, 4, {2, 5, 11}, kRed);
+    std::vector<float>& all = chunk.image.rows;
+    for (size_t row = static_cast<size_t>(n_finite); row < 12; ++row) {
+      all[4 * row + 2] = row % 2 == 0 ? std::nanf("") : -INFINITY;
+    }
+    reports_.resize(1);
+    expect_ok(eval(&scene));
+    const int32_t n_lost = std::max(0, 3 - n_finite);
+    EXPECT_EQ(reports_.at(0).n_keep, 3);
+    EXPECT_EQ(reports_.at(0).reason,
+              n_lost == 0 ? "" : std::to_string(n_lost) + " of 3 kept rows hold NaN or Inf");
+  }
+}
+
+TEST_F(EvalChunks, SaysItWhereAllRowsAreKept) {
+  options_.select.n_keep = 12;
+  Scene scene;
+  scene.add_text({kRed});
+  mtmd_input_chunk& chunk = scene.add_image(12, 1);
+  chunk.image.rows[4] = INFINITY;
+  reports_.resize(1);
+  expect_ok(eval(&scene));
+  EXPECT_EQ(reports_.at(0).status, MIPRUNER_KEPT_ALL);
+  EXPECT_EQ(reports_.at(0).reason, "1 of 12 kept rows hold NaN or Inf");
+}
+
 TEST_F(EvalChunks, WithoutReportsNothingWaits) {
   Scene scene;
   scene.add_text({kRed});
