@@ -32,11 +32,11 @@ def writing(text: str, weight: str) -> Writing:
     """Chooses fonts among those that matplotlib knows, the caller's own first.
 
     Args:
-        text: of any script, on one line.
+        text: of any script.
         weight: that the caller's own fonts shall have, "bold" for example.
     """
     families = [*rcParams["font.family"], _ALWAYS_THERE]
-    missing = set(text)
+    missing = set(text) - {"\n"}
     for family in families:
         missing -= _has(_own_font(family, weight), missing)
     shapeless = {c for c in missing if unicodedata.category(c) in ("Cc", "Cf")}

@@ -49,8 +49,9 @@ def to_picture(image, *, as_stored: bool = False) -> Image.Image:
         OSError: the file cannot be read.
         ValueError: the file is no picture, is damaged or too large; a picture has no pixels; an
             array has another shape, range or masked pixels; or it is not known which number is
-            white: in files of integers beyond 16 bits, floats beyond [0, 1], and Pillow images of
-            more than 8 bits (processors clip those, and nearly all of them becomes white or black).
+            white: in files of integers beyond 16 bits and of floats beyond [0, 1]. Also Pillow
+            images that processors read wrongly: of more than 8 bits (they clip them, and nearly all
+            becomes white or black) and in the modes La and RGBa.
         TypeError: something else.
     """
     if isinstance(image, (str, os.PathLike)):
@@ -129,6 +130,11 @@ def _from_pillow(image: Image.Image, as_stored: bool) -> Image.Image:
             "give the processor and this function what mi_pruner_cuda.picture.to_picture makes of "
             "its file or of numpy.asarray(image)"
         )
+    if image.mode.endswith("a"):
+        raise ValueError(
+            f"image: got a Pillow image of mode {image.mode!r}, whose transparency processors do "
+            f"not read; convert it to {image.mode.upper()!r} for them and for this function"
+        )
     try:
         return _rgb(image, as_stored)
     except (OSError, SyntaxError, ValueError) as error:  # loaded only now, or its file is closed
@@ -165,7 +171,7 @@ def _upright(image: Image.Image) -> Image.Image:
 def _rgb(image: Image.Image, drop_transparency: bool) -> Image.Image:
     """A new image without info."""
     if _is_transparent(image):
-        image = image.convert("LA" if image.mode == "La" else "RGBA").convert("RGBA")
+        image = image.convert("RGBA")
         if not drop_transparency:
             image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     picture = image.convert("RGB")
@@ -176,7 +182,7 @@ def _rgb(image: Image.Image, drop_transparency: bool) -> Image.Image:
 def _is_transparent(image: Image.Image) -> bool:
     palette = image.palette.mode if image.mode == "P" and image.palette else ""
     return (
-        image.mode[-1] in "Aa"
+        image.mode.endswith("A")
         or palette.endswith("A")
         or image.info.get("transparency") is not None
     )

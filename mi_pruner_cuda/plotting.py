@@ -10,7 +10,9 @@ the caller chose are left alone.
 """
 
 import textwrap
+import unicodedata
 import warnings
+from itertools import accumulate
 
 import numpy as np
 from matplotlib import colormaps
@@ -27,6 +29,7 @@ from .panels import DIM, Drawing, Panel, cell_of, drawings
 _OUTLINE = "#ffb000"  # orange: stands out on the dimmed picture and on the heat map alike
 _HEAT = "viridis"
 _PANEL = 3.3  # inches
+_WIDEST = 80  # columns of a line above the pictures
 _NAMED = 8  # characters that a warning lists
 
 
@@ -104,7 +107,11 @@ def dim_dropped(pixels: np.ndarray, kept: np.ndarray) -> np.ndarray:
 def _headline(question, answer) -> Writing:
     check_text("question", question)
     check_text("answer", answer)
-    text = "   \N{RIGHTWARDS ARROW}   ".join(_shorten(t, 90) for t in (question, answer) if t)
+    shown = [_shorten(text, _WIDEST) for text in (question, answer) if text]
+    arrow = "\N{RIGHTWARDS ARROW}"
+    text = f"   {arrow}   ".join(shown)
+    if _columns(text) > _WIDEST:
+        text = f"\n{arrow}   ".join(shown)
     headline = writing(text, "bold")
     if headline.missing:
         said = ", ".join(f"{c!r} (U+{ord(c):04X})" for c in headline.missing[:_NAMED])
@@ -119,9 +126,17 @@ def _headline(question, answer) -> Writing:
     return headline
 
 
-def _shorten(text: str, length: int) -> str:
+def _shorten(text: str, columns: int) -> str:
     text = " ".join(text.split())
-    return text if len(text) <= length else text[: length - 1] + "\N{HORIZONTAL ELLIPSIS}"
+    if _columns(text) <= columns:
+        return text
+    fitting = sum(width < columns for width in accumulate(map(_columns, text)))
+    return text[:fitting] + "\N{HORIZONTAL ELLIPSIS}"
+
+
+def _columns(text: str) -> int:
+    """The width, where a Chinese character counts for two of Latin ones."""
+    return sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
 
 
 def _draw(laid_out: list[Drawing], headline: Writing) -> Figure:
@@ -129,7 +144,11 @@ def _draw(laid_out: list[Drawing], headline: Writing) -> Figure:
     left_out = [textwrap.fill(d.left_out, 130) for d in laid_out if d.left_out]
     aspect = max(panel.pixels.shape[0] / panel.pixels.shape[1] for panel, _ in rows)
     row_height = min(2.0, max(0.4, aspect)) * _PANEL + 0.45
-    around = 0.45 + (0.4 if headline.text else 0) + 0.15 * sum(n.count("\n") + 1 for n in left_out)
+    around = (
+        0.45
+        + (0.4 + 0.25 * headline.text.count("\n") if headline.text else 0)
+        + 0.15 * sum(n.count("\n") + 1 for n in left_out)
+    )
     size = (3 * _PANEL + 1.3, row_height * len(rows) + around)
     figure = Figure(figsize=size, layout="constrained", dpi=120, facecolor="white")
     FigureCanvasAgg(figure)
