@@ -464,7 +464,8 @@ def test_files_that_are_not_there_or_not_to_be_read(tmp_path):
 def test_a_pipe(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     data = encoded(Image.fromarray(colours()), "PNG")
-    writer = threading.Thread(target=lambda: (tmp_path / "pipe").write_bytes(data))
+    write = (tmp_path / "pipe").write_bytes
+    writer = threading.Thread(target=write, args=(data,), daemon=True)
     writer.start()
     assert np.array_equal(pixels(tmp_path / "pipe"), colours())
     writer.join()
