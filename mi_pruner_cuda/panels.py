@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from . import _arrays, _checks
-from .picture import crop_fractions, to_picture, visible_box
+from .picture import to_picture
 from .selection import Selection
+from .visible import crop_fractions, visible_part
 
 DIM = 0.35  # brightness that a dropped patch keeps; its colour goes as well
 _LONGEST_SIDE = 1024  # pixels: larger pictures are drawn smaller
@@ -336,7 +337,7 @@ def _pixels(picture, block: _Block, entry, blocks: int, processor) -> np.ndarray
     if blocks == 1 or _kind(entry) == "video":
         if _kind(entry) == "video":
             processor = getattr(processor, "video_processor", None) or processor
-        picture = picture.crop(visible_box(picture, processor))
+        picture = visible_part(picture, processor)
     picture = crop_fractions(picture, block.box)
     picture.thumbnail((_LONGEST_SIDE, _LONGEST_SIDE))
     return np.asarray(picture)

@@ -10,6 +10,9 @@ the caller chose are left alone.
 """
 
 import textwrap
+import unicodedata
+import warnings
+from itertools import accumulate
 
 import numpy as np
 from matplotlib import colormaps
@@ -19,12 +22,15 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from .fonts import Writing, writing
 from .output_path import check_output, check_text, unwritable
 from .panels import DIM, Drawing, Panel, cell_of, drawings
 
 _OUTLINE = "#ffb000"  # orange: stands out on the dimmed picture and on the heat map alike
 _HEAT = "viridis"
 _PANEL = 3.3  # inches
+_WIDEST = 80  # columns of a line above the pictures
+_NAMED = 8  # characters that a warning lists
 
 
 def plot(
@@ -33,19 +39,24 @@ def plot(
     """Draws what was kept over the picture, and the mutual information behind it.
 
     Args:
-        image: a picture, or a list of them, one per image of the report in its order: Pillow
-            images, paths, or arrays as picture.to_picture takes them. A video's picture is the
-            list of its frames (or an array (T, H, W, 3)): as many as the report has, or a multiple
-            of it where the model merges frames; the first of those that were merged is drawn.
+        image: what the processor was given: a picture, or a list of them, one per image of the
+            report in its order. Pillow images, paths or arrays, as picture.to_picture takes them:
+            a Pillow image is drawn as it lies, which is how processors read it; a file is turned
+            upright, as prune and transformers' load_image do. Of a file that was read as it lies,
+            by llama.cpp for example, pass picture.to_picture(file, as_stored=True). A video's
+            picture is the list of its frames (or an array (T, H, W, 3)): as many as the report
+            has, or a multiple of it where the model merges frames; the first of those that were
+            merged is drawn.
         report: pruner.report, a list of ImageReport, one ImageReport or a Selection of one image.
         path: where to save the figure, in a format of Agg (.png, .jpg, ...), PDF or SVG; None does
             not save.
-        question: shown above the pictures.
+        question: shown above the pictures, in installed fonts that have its characters; if none
+            has one, a warning says so.
         answer: shown beside the question.
         grid: (h, w) of the tokens, or (t, h, w) of a video; needed for a Selection, and for a
             report that does not know it.
-        processor: the model's processor. If it crops pictures, as CLIP's does, the same part is
-            drawn; without it the tokens are taken to cover the whole picture.
+        processor: the model's processor. If it crops or pads pictures, as CLIP's and LLaVA's do,
+            the same part is drawn; without it the tokens are taken to cover the whole picture.
         max_parts: at most so many crops of one image or frames of one video are drawn, evenly
             spread; the figure says which.
 
@@ -93,28 +104,59 @@ def dim_dropped(pixels: np.ndarray, kept: np.ndarray) -> np.ndarray:
     return np.where(mask[..., None], pixels, dimmed)
 
 
-def _headline(question, answer) -> str:
+def _headline(question, answer) -> Writing:
     check_text("question", question)
     check_text("answer", answer)
-    return "   \N{RIGHTWARDS ARROW}   ".join(_shorten(t, 90) for t in (question, answer) if t)
+    shown = [_shorten(text, _WIDEST) for text in (question, answer) if text]
+    arrow = "\N{RIGHTWARDS ARROW}"
+    text = f"   {arrow}   ".join(shown)
+    if _columns(text) > _WIDEST:
+        text = f"\n{arrow}   ".join(shown)
+    headline = writing(text, "bold")
+    if headline.missing:
+        said = ", ".join(f"{c!r} (U+{ord(c):04X})" for c in headline.missing[:_NAMED])
+        more = f" and {len(headline.missing) - _NAMED} more" if headline.missing[_NAMED:] else ""
+        warnings.warn(
+            f"plot: no installed font has {said}{more}, which the question or the answer contain: "
+            "they are drawn as question marks. Install a font of their script, or use write_html, "
+            "whose page is drawn with the browser's fonts",
+            UserWarning,
+            stacklevel=3,
+        )
+    return headline
 
 
-def _shorten(text: str, length: int) -> str:
+def _shorten(text: str, columns: int) -> str:
     text = " ".join(text.split())
-    return text if len(text) <= length else text[: length - 1] + "\N{HORIZONTAL ELLIPSIS}"
+    if _columns(text) <= columns:
+        return text
+    fitting = sum(width < columns for width in accumulate(map(_columns, text)))
+    return text[:fitting] + "\N{HORIZONTAL ELLIPSIS}"
 
 
-def _draw(laid_out: list[Drawing], headline: str) -> Figure:
+def _columns(text: str) -> int:
+    """The width, where a Chinese character counts for two of Latin ones."""
+    return sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
+
+
+def _draw(laid_out: list[Drawing], headline: Writing) -> Figure:
     rows = [(panel, drawing.scale) for drawing in laid_out for panel in drawing.panels]
     left_out = [textwrap.fill(d.left_out, 130) for d in laid_out if d.left_out]
     aspect = max(panel.pixels.shape[0] / panel.pixels.shape[1] for panel, _ in rows)
     row_height = min(2.0, max(0.4, aspect)) * _PANEL + 0.45
-    around = 0.45 + (0.4 if headline else 0) + 0.15 * sum(n.count("\n") + 1 for n in left_out)
+    around = (
+        0.45
+        + (0.4 + 0.25 * headline.text.count("\n") if headline.text else 0)
+        + 0.15 * sum(n.count("\n") + 1 for n in left_out)
+    )
     size = (3 * _PANEL + 1.3, row_height * len(rows) + around)
     figure = Figure(figsize=size, layout="constrained", dpi=120, facecolor="white")
     FigureCanvasAgg(figure)
-    if headline:
-        figure.suptitle(headline, fontsize=13, fontweight="bold", parse_math=False)
+    if headline.text:
+        figure.suptitle(
+            headline.text, fontsize=13, fontfamily=headline.families,
+            fontweight=headline.weight, parse_math=False,
+        )  # fmt: skip
     axes = figure.subplots(len(rows), 3, squeeze=False)
     for row, (panel, scale) in zip(axes, rows, strict=True):
         _draw_picture(row[0], panel)

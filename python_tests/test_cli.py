@@ -265,6 +265,75 @@ def test_a_wrong_image_or_question(prune, tmp_path):
     assert_mistake(prune(question="what is <image>?"), "question: ", "stands for an image")
 
 
+@pytest.fixture
+def scores(prune, tmp_path):
+    """What prune says of a picture: scores by token, and the answer."""
+
+    def of(path):
+        status, _, err = prune("--json", tmp_path / "numbers.json", image=str(path))
+        assert (status, err) == (0, "")
+        got = json.loads((tmp_path / "numbers.json").read_text())
+        return got["images"][0]["scores"], got["pruned"]["answer"]
+
+    return of
+
+
+def test_a_picture_is_seen_as_a_viewer_shows_it(scores, picture, tmp_path):
+    """16 bits are scaled, EXIF turns the picture, and transparency lies on white."""
+    grey = np.asarray(Image.open(picture).convert("L"))
+    paths = {
+        name: tmp_path / f"{name}.png" for name in ("grey", "deep", "turned", "white", "clear")
+    }
+    Image.fromarray(grey).save(paths["grey"])
+    Image.fromarray(grey.astype(np.uint16) * 257).save(paths["deep"])
+    exif = Image.Exif()
+    exif[0x0112] = 8  # to be turned by 90 degrees, counterclockwise
+    Image.fromarray(np.rot90(grey, -1)).save(paths["turned"], exif=exif)
+    alpha = np.where(np.arange(grey.shape[1]) < 200, 255, 0) + 0 * grey
+    hidden = np.dstack([grey, grey, grey, alpha]).astype(np.uint8)
+    Image.fromarray(hidden).save(paths["clear"])
+    Image.fromarray(np.where(alpha, grey, 255).astype(np.uint8)).save(paths["white"])
+    assert scores(paths["deep"]) == scores(paths["turned"]) == scores(paths["grey"])
+    assert scores(paths["clear"]) == scores(paths["white"]) != scores(paths["grey"])
+
+
+def test_pictures_that_cannot_be_seen_so(prune, tmp_path):
+    Image.fromarray(np.full((9, 9), 70000, np.int32)).save(tmp_path / "i32.tif")
+    assert_mistake(prune(image=str(tmp_path / "i32.tif")), "i32.tif", "what number is white")
+    Image.fromarray(np.full((9, 9), 200, np.float32)).save(tmp_path / "f.tif")
+    assert_mistake(prune(image=str(tmp_path / "f.tif")), "f.tif has floats outside [0, 1]")
+    assert_mistake(prune(image=str(tmp_path)), "image: ", "cannot be read: Is a directory")
+
+
+def test_a_picture_that_is_too_large(prune, tmp_path):
+    path = str(tmp_path / "large.png")
+    Image.new("1", (20000, 20000)).save(path)
+    assert_mistake(prune(image=path), "large.png is too large", "400000000 pixels")
+
+
+def test_a_picture_that_the_processor_refuses(prune, monkeypatch):
+    def refuse(*_):
+        raise ValueError("absolute aspect ratio must be smaller than 200")
+
+    monkeypatch.setattr(session, "user_turn", refuse)
+    assert_mistake(prune(), "image: the model's processor refuses it: absolute aspect ratio")
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 500), (500, 1), (400, 3)])
+def test_small_and_narrow_pictures(prune, tmp_path, size):
+    Image.new("RGB", size, "red").save(tmp_path / "small.png")
+    files = ("--plot", tmp_path / "kept.png", "--report", tmp_path / "kept.html")
+    status, _, err = prune(*files, image=str(tmp_path / "small.png"))
+    assert (status, err) == (0, "")
+
+
+def test_a_warning_of_the_plot_is_a_line(prune, tmp_path):
+    status, _, err = prune("--plot", tmp_path / "kept.png", question="what colour is the \ue5a1 ?")
+    assert status == 0
+    assert err.startswith("warning: plot: no installed font has '\\ue5a1' (U+E5A1)")
+    assert err.count("\n") == 1
+
+
 def test_no_command(capsys):
     assert_mistake((main([]), *capsys.readouterr()), "demo | prune | calibrate | models | info")
 

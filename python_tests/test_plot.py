@@ -16,8 +16,9 @@ import mi_pruner_cuda
 from mi_pruner_cuda import Selection
 from mi_pruner_cuda.huggingface.report import ImageReport, Part, Report
 from mi_pruner_cuda.panels import cell_edges, cell_of
-from mi_pruner_cuda.picture import crop_fractions, to_picture, visible_box
+from mi_pruner_cuda.picture import to_picture
 from mi_pruner_cuda.plotting import dim_dropped, plot
+from mi_pruner_cuda.visible import crop_fractions, visible_box
 
 
 def noise(height=60, width=90, seed=0):

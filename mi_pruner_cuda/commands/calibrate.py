@@ -77,7 +77,7 @@ def _fit(arguments, pairs: list):
             critic = calibrate(
                 session.model, session.processor, bar, arguments.method, layers=arguments.layers
             )
-        except (TypeError, ValueError, FileNotFoundError) as error:
+        except (OSError, TypeError, ValueError) as error:
             raise UserError(error) from error
     for warning in said:
         if str(warning.message).startswith("calibrate: "):

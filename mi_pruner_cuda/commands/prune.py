@@ -3,6 +3,8 @@
 import importlib.util
 import json
 import os
+import sys
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -193,11 +195,15 @@ def write_report(path: str, question: str, result: Result) -> None:
 
 
 def _draw(draw, path, question: str, result: Result) -> None:
-    """draw: plot or write_html."""
-    draw(
-        result.pictures, result.pruned.report, path,
-        question=question, answer=result.pruned.text, processor=result.session.processor,
-    )  # fmt: skip
+    """draw: plot or write_html. Each warning becomes a line."""
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always", UserWarning)
+        draw(
+            result.pictures, result.pruned.report, path,
+            question=question, answer=result.pruned.text, processor=result.session.processor,
+        )  # fmt: skip
+    for warning in said:
+        print(f"warning: {warning.message}", file=sys.stderr)
 
 
 def write_json(path: str, arguments, result: Result) -> None:
@@ -239,7 +245,7 @@ def _pictures(images: list) -> list:
 
     try:
         return [to_picture(image) for image in images]
-    except (FileNotFoundError, ValueError) as error:
+    except (OSError, ValueError) as error:
         raise UserError(error) from error
 
 

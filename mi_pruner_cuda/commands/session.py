@@ -87,7 +87,10 @@ class Session:
         ids = tokenizer(question, add_special_tokens=False)["input_ids"]
         if set(ids) <= set(tokenizer.all_special_ids):  # among them the one for unknown words
             raise UserError(f"question: {question!r} has no word that the model knows")
-        inputs = user_turn(pictures, question, self.processor)
+        try:
+            inputs = user_turn(pictures, question, self.processor)
+        except ValueError as error:  # Qwen's for example refuse pictures that are too narrow
+            raise UserError(f"image: the model's processor refuses it: {error}") from error
         return inputs.to(self.model.device, self.model.dtype)
 
     def answer(

@@ -26,7 +26,7 @@ METHODS = {
 STRENGTHS = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 LEAST_PAIRS = 10
 HELD_OUT = 5  # every fifth pair
-_OF_A_PAIR = (TypeError, ValueError, FileNotFoundError)  # what a wrong pair raises
+_OF_A_PAIR = (TypeError, ValueError, FileNotFoundError, OSError)  # what a wrong pair raises
 
 
 def calibrate(

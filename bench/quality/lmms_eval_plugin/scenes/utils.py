@@ -2,11 +2,12 @@
 
 from PIL import Image
 
+from mi_pruner_cuda.picture import to_picture
+
 
 def doc_to_visual(doc: dict) -> list[Image.Image]:
     """The question's picture."""
-    with Image.open(doc["image"]) as picture:
-        return [picture.convert("RGB")]
+    return [to_picture(doc["image"])]
 
 
 def process_results(doc: dict, results: list[str]) -> dict[str, float]:
