@@ -70,7 +70,7 @@ def crop_fractions(picture: Image.Image, box) -> Image.Image:
 
 
 def _open(path: Path) -> Image.Image:
-    if not path.is_file():
+    if not path.exists() or path.is_dir():  # a pipe is as good as a file
         raise FileNotFoundError(f"image: there is no file {path}")
     try:
         with Image.open(path) as opened:
