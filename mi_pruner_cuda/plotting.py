@@ -104,6 +104,7 @@ def _headline(question, answer) -> str:
 
 
 def _shorten(text: str, length: int) -> str:
+    text = text.encode(errors="backslashreplace").decode()  # half a surrogate pair has no glyph
     text = " ".join(text.split())
     return text if len(text) <= length else text[: length - 1] + "\N{HORIZONTAL ELLIPSIS}"
 

@@ -100,6 +100,16 @@ def test_any_name_is_written_to(door, doors, tmp_path):
         assert (tmp_path / f"{name}{ending}").stat().st_size
 
 
+def test_half_a_surrogate_pair_is_drawn_by_its_number(selection, tmp_path):
+    """What an argument of bytes that are no text becomes."""
+    for ending in ("png", "pdf", "svg"):
+        figure = plot(
+            np.zeros((8, 8, 3), np.uint8), selection, tmp_path / f"a.{ending}", grid=(2, 2),
+            question="caf\udce9?", answer="\ud800",
+        )  # fmt: skip
+        assert "caf\\udce9?" in figure.get_suptitle() and "\\ud800" in figure.get_suptitle()
+
+
 @given(st.lists(st.binary(max_size=64), min_size=1, max_size=4))
 def test_a_file_has_what_was_written_last(tmp_path_factory, contents):
     path = tmp_path_factory.mktemp("written") / "file"
