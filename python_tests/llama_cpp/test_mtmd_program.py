@@ -455,7 +455,7 @@ def test_an_image_may_come_through_a_pipe(program, images, tmp_path):
     expected = _dump(program, tmp_path, *asking, images[1])["images"][0]
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
-    writer = threading.Thread(target=lambda: pipe.write_bytes(images[1].read_bytes()))
+    writer = threading.Thread(target=lambda: pipe.write_bytes(images[1].read_bytes()), daemon=True)
     writer.start()
     found = _dump(program, tmp_path, *asking, pipe)["images"][0]
     writer.join()
