@@ -351,12 +351,12 @@ def main(arguments=None):
         own = [row | {"peak_bytes": peak} for row, peak in zip(own, memory[batch], strict=True)]
         text += f"\n{format_table(own)}\n"
         rows += own
-    print(text, end="")
     if args.output:
         args.output.write_text(text)
     if args.json:
         everything = {"machine": about, "rows": rows}
         args.json.write_text(json.dumps(everything, indent=1) + "\n")
+    print(text, end="")
 
 
 if __name__ == "__main__":

@@ -264,11 +264,11 @@ def main(arguments=None):
         )
         text += f"\n{format_table(rows)}\n"
         everything += rows
-    print(text, end="")
     if args.markdown:
         args.markdown.write_text(text)
     if args.json:
         args.json.write_text(json.dumps({"machine": about, "rows": everything}, indent=1) + "\n")
+    print(text, end="")
 
 
 if __name__ == "__main__":

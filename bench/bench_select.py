@@ -161,10 +161,10 @@ def main():
         measure(shape, dtype, threads, args.repeats, redundancy)
         for shape, dtype, threads, redundancy in tqdm(cases, unit="case")
     ]
-    print(json.dumps(machine(), indent=1))
-    print(format_table(rows))
     if args.json:
         args.json.write_text(json.dumps({"machine": machine(), "rows": rows}, indent=1) + "\n")
+    print(json.dumps(machine(), indent=1))
+    print(format_table(rows))
 
 
 if __name__ == "__main__":

@@ -9,6 +9,8 @@ Everything goes through a Figure with an Agg canvas of its own: pyplot's state a
 the caller chose are left alone.
 """
 
+import io
+import os
 import textwrap
 import unicodedata
 import warnings
@@ -23,8 +25,9 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from .fonts import Writing, writing
-from .output_path import check_output, check_text, unwritable
+from .output_path import check_not_read, check_output, check_text
 from .panels import DIM, Drawing, Panel, cell_of, drawings
+from .whole_file import write_file
 
 _OUTLINE = "#ffb000"  # orange: stands out on the dimmed picture and on the heat map alike
 _HEAT = "viridis"
@@ -70,6 +73,7 @@ def plot(
     """
     if path is not None:
         check_writable(path)
+        check_not_read(path, image)
     laid_out = drawings(image, report, grid=grid, processor=processor, max_parts=max_parts)
     figure = _draw(laid_out, _headline(question, answer))
     if path is not None:
@@ -243,7 +247,6 @@ def _outline(axes, kept: np.ndarray) -> None:
 
 
 def _save(figure: Figure, path) -> None:
-    try:
-        figure.savefig(path)
-    except OSError as error:
-        raise unwritable(path, error) from error
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format=os.path.splitext(path)[1][1:].lower())
+    write_file(path, drawn.getvalue())

@@ -243,7 +243,7 @@ ARGUMENTS = {
     "report ending": (["--report", "a.png"], ["report: got 'a.png'", ".html"]),
     "budget": (["--budget", "each"], ["--budget", "'per-crop'"]),
     "plot ending": (["--plot", "a.doc"], ["plot: got 'a.doc'"]),
-    "json folder": (["--json", "no/such/a.json"], ["json: no/such/a.json cannot be written"]),
+    "json folder": (["--json", "no/such/a.json"], ["json: there is no folder no/such"]),
     "unknown": (["--what"], ["--what"]),
 }
 

@@ -108,11 +108,11 @@ def main() -> None:
     processor = AutoProcessor.from_pretrained(path)
     pairs = list(held_out_questions(args.questions, args.seed))
     result = tally(pairs, answer_all(model, processor, pairs, args.batch))
+    if args.json:
+        args.json.write_text(json.dumps(result, indent=2) + "\n")
     for name, (right, asked) in result.items():
         low, high = wilson(right, asked)
         print(f"{name:8} {right:5} of {asked:5}  {right / asked:6.1%}  [{low:.1%}, {high:.1%}]")
-    if args.json:
-        args.json.write_text(json.dumps(result, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -5,8 +5,9 @@ import time
 
 from ..output_path import check_output
 from . import prune, values
-from .checks import check_device, check_file, check_installed
+from .checks import check_device, check_file, check_installed, check_separate, model_files
 from .errors import UserError
+from .streams import complain, say
 
 HELP = "fits a critic, by which prune compares rows and words, to a model"
 METHODS = ("whitening", "attention", "cca", "ridge")
@@ -39,29 +40,45 @@ def add_arguments(parser) -> None:
 def run(arguments) -> None:
     """Fits, saves, and says how well the critic fits."""
     check_file("output", arguments.output, lambda path: check_output(path, ["safetensors"]))
+    check_separate({"output": arguments.output}, {"--pairs": [arguments.pairs]})
     if arguments.layers and arguments.method != "attention":
         raise UserError("layers: allowed only with method attention")
     check_installed("torch", "transformers", "PIL")
     from ..critic.pairs import read_pairs
 
     check_device(arguments.device)
+    if not _is_critic(arguments.output):  # one beside the model may be fitted anew
+        check_separate({"output": arguments.output}, {"--model": model_files(arguments.model)})
     try:
         pairs = read_pairs(arguments.pairs)[: arguments.limit]
     except (OSError, ValueError) as error:
         raise UserError(error) from error
+    check_separate({"output": arguments.output}, {"a picture": [image for image, _ in pairs]})
     start = time.perf_counter()
-    critic = _fit(arguments, pairs)
+    critic, warnings = _fit(arguments, pairs)
     seconds = time.perf_counter() - start
     try:
         critic.save(arguments.output)
     except OSError as error:
-        raise UserError(f"output: {arguments.output} cannot be written: {error}") from error
+        raise UserError(str(error).replace("path:", "output:", 1)) from error
+    for warning in warnings:
+        complain(f"warning: {warning}")
     _print(critic, seconds)
-    print(f"critic    {arguments.output}")
+    say(f"critic    {arguments.output}")
 
 
-def _fit(arguments, pairs: list):
-    """Loads the model and calibrates; what the pairs do not bear out becomes a line of its own."""
+def _is_critic(path: str) -> bool:
+    from ..critic import Critic
+
+    try:
+        Critic.load(path)
+    except (FileNotFoundError, ValueError):
+        return False
+    return True
+
+
+def _fit(arguments, pairs: list) -> tuple:
+    """Loads the model and calibrates: (critic, what the pairs do not bear out)."""
     import warnings
 
     from tqdm import tqdm
@@ -79,17 +96,16 @@ def _fit(arguments, pairs: list):
             )
         except (OSError, TypeError, ValueError) as error:
             raise UserError(error) from error
-    for warning in said:
-        if str(warning.message).startswith("calibrate: "):
-            print(f"warning: {str(warning.message).removeprefix('calibrate: ')}", file=sys.stderr)
-    return critic
+    messages = [str(warning.message) for warning in said]
+    ours = [text.removeprefix("calibrate: ") for text in messages if text.startswith("calibrate: ")]
+    return critic, ours
 
 
 def _print(critic, seconds: float) -> None:
     from ..critic import HELD_OUT, METHODS
 
     held = critic.pairs // HELD_OUT
-    print(f"method    {critic.method}, strength {critic.strength:g}")
-    print(f"pairs     {critic.pairs - held} fitted, {held} held out, in {seconds:.1f} s")
-    print(f"fit       {METHODS[critic.method].measure}:")
-    print(f"          {critic.fitted:.3g} fitted, {critic.held_out:.3g} held out")
+    say(f"method    {critic.method}, strength {critic.strength:g}")
+    say(f"pairs     {critic.pairs - held} fitted, {held} held out, in {seconds:.1f} s")
+    say(f"fit       {METHODS[critic.method].measure}:")
+    say(f"          {critic.fitted:.3g} fitted, {critic.held_out:.3g} held out")

@@ -3,7 +3,9 @@
 import json
 
 from . import prune, values
+from .checks import check_separate, model_files
 from .errors import UserError
+from .streams import say
 
 HELP = "answers a question about the shipped picture with all visual tokens and with a tenth"
 
@@ -11,7 +13,9 @@ HELP = "answers a question about the shipped picture with all visual tokens and 
 def add_arguments(parser) -> None:
     """Those of prune, without a model and a picture."""
     parser.add_argument("--question", type=values.words, metavar="TEXT", help="another question")
-    parser.add_argument("--out", default="mipruner_demo.png", metavar="FILE", help="the picture")
+    parser.add_argument(
+        "--out", type=values.file, default="mipruner_demo.png", metavar="FILE", help="the picture"
+    )
     parser.add_argument(
         "--seed", type=int, metavar="N",
         help="renders another held-out picture (needs scikit-learn)",
@@ -24,27 +28,36 @@ def add_arguments(parser) -> None:
 
 
 def run(arguments) -> None:
-    """Answers twice, prints both answers beside the expected one, and draws what was kept."""
-    from ..demo import model_path
+    """Answers twice, draws what was kept, and prints both answers beside the expected one."""
+    from ..demo import model_path, scene_path
 
-    prune.check_outputs(arguments.out, None)
+    prune.check_plot("out", arguments.out)
+    shipped = [scene_path(), scene_path().with_suffix(".json"), *model_files(str(model_path()))]
+    check_separate({"out": arguments.out}, {"a part of the demo": shipped})
     picture, questions = _scene(arguments.seed)
     if arguments.question is None:
         arguments.question = questions[0]["text"]
-    expected = _expected(arguments.question, questions)
     result = prune.run_prompt(arguments, [picture], str(model_path()), compare=True)
-    print(f"question  {arguments.question}")
+    writers = {"out": ("picture", prune.write_plot)}
+    written, mistakes = prune.write_outputs(writers, arguments, result)
+    with prune.mistakes_told(mistakes):
+        _print(arguments, result, questions)
+        for line in written:
+            say(line)
+        others = [q["text"] for q in questions if q["text"] != arguments.question]
+        say(f'try also  --question "{others[-1]}"')
+
+
+def _print(arguments, result, questions: list[dict]) -> None:
+    expected = _expected(arguments.question, questions)
+    say(f"question  {arguments.question}")
     unknown = _unknown_words(result.session.processor.tokenizer, arguments.question)
     if unknown:
-        print(f"          the demo's model does not know: {' '.join(unknown)}")
-    print(f"expected  {expected or 'unknown for a question of your own'}")
-    print(f"answer    {result.full.text}   (all {result.pruned.report.tokens_before} tokens)")
-    print(f"answer    {result.pruned.text}   ({result.pruned.report.tokens_after} tokens)")
+        say(f"          the demo's model does not know: {' '.join(unknown)}")
+    say(f"expected  {expected or 'unknown for a question of your own'}")
+    say(f"answer    {result.full.text}   (all {result.pruned.report.tokens_before} tokens)")
+    say(f"answer    {result.pruned.text}   ({result.pruned.report.tokens_after} tokens)")
     prune.print_numbers(result, arguments)
-    prune.write_plot(arguments.out, arguments.question, result)
-    print(f"picture   {arguments.out}")
-    others = [q["text"] for q in questions if q["text"] != arguments.question]
-    print(f'try also  --question "{others[-1]}"')
 
 
 def _scene(seed: int | None) -> tuple:

@@ -3,6 +3,7 @@
 from importlib import metadata
 
 from ..build_info import build_info
+from .streams import say
 
 HELP = "prints versions, CPU level, CUDA, torch ops and the models that can be pruned"
 
@@ -14,14 +15,14 @@ def add_arguments(parser) -> None:
 def run(arguments) -> None:
     """Prints one line per fact. Works without torch and transformers."""
     build = build_info()
-    print(f"mi_pruner_cuda   {build['version']} ({build['compiler']}, {build['flags']})")
-    print(f"CPU level        {build['cpu_level']} (available: {', '.join(build['cpu_levels'])})")
-    print(f"CUDA kernels     {'built' if build['has_cuda'] else 'not built'}")
-    print(f"torch            {build['torch'] or 'not installed'}")
-    print(f"torch ops        {_torch_ops(build)}")
-    print(f"transformers     {_version('transformers') or 'not installed'}")
-    print(f"matplotlib       {_version('matplotlib') or 'not installed'}")
-    print(f"models           {_models(build)}")
+    say(f"mi_pruner_cuda   {build['version']} ({build['compiler']}, {build['flags']})")
+    say(f"CPU level        {build['cpu_level']} (available: {', '.join(build['cpu_levels'])})")
+    say(f"CUDA kernels     {'built' if build['has_cuda'] else 'not built'}")
+    say(f"torch            {build['torch'] or 'not installed'}")
+    say(f"torch ops        {_torch_ops(build)}")
+    say(f"transformers     {_version('transformers') or 'not installed'}")
+    say(f"matplotlib       {_version('matplotlib') or 'not installed'}")
+    say(f"models           {_models(build)}")
 
 
 def _version(package: str) -> str | None:

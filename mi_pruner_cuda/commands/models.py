@@ -3,6 +3,7 @@
 import importlib.util
 
 from .errors import UserError
+from .streams import say
 
 HELP = "prints the models that attach knows, and what is tested of each"
 _TESTED = """
@@ -27,10 +28,10 @@ def run(arguments) -> None:
             raise UserError(f"needs {package}: pip install 'mi_pruner_cuda[transformers]'")
     from ..huggingface import MODELS
 
-    print(_ROW.format("model_type", "name", "images", "videos", "attention", "notes").rstrip())
+    say(_ROW.format("model_type", "name", "images", "videos", "attention", "notes").rstrip())
     for spec in MODELS.values():
         videos = "yes" if spec.videos else "-"
         attention = ", ".join(spec.attentions)
         line = _ROW.format(spec.model_type, spec.name, "yes", videos, attention, spec.notes)
-        print(line.rstrip())
-    print(_TESTED)
+        say(line.rstrip())
+    say(_TESTED)

@@ -1,19 +1,20 @@
 """prune: answers a question about pictures with a part of their visual tokens."""
 
+import contextlib
+import functools
 import importlib.util
 import json
-import os
-import sys
 import warnings
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from .. import defaults
 from .._checks import ESTIMATORS
 from ..output_path import check_output
+from ..whole_file import write_file
 from . import values
-from .checks import check_device, check_file, check_installed
+from .checks import check_device, check_file, check_installed, check_separate, model_files
 from .errors import UserError
+from .streams import complain, say
 
 HELP = "answers a question about pictures with a part of their visual tokens"
 
@@ -33,8 +34,9 @@ def add_arguments(parser) -> None:
     """What says which model, pictures and question; and what demo shares."""
     parser.add_argument("--model", required=True, help="folder or Hugging Face id")
     parser.add_argument(
-        "--image", required=True, action="append", metavar="FILE", help="may be given several times"
-    )
+        "--image", required=True, action="append", type=values.file, metavar="FILE",
+        help="may be given several times",
+    )  # fmt: skip
     parser.add_argument("--question", required=True, type=values.words, metavar="TEXT")
     parser.add_argument(
         "--compare", action="store_true", help="also answers with all visual tokens"
@@ -43,11 +45,16 @@ def add_arguments(parser) -> None:
         "--repeat", type=values.count, default=1, metavar="N",
         help="times the median of N calls; above 1, or with --compare, one to warm up comes first",
     )  # fmt: skip
-    parser.add_argument("--plot", metavar="FILE", help="writes a picture of what was kept")
     parser.add_argument(
-        "--report", metavar="FILE", help="writes an HTML page of it, with a slider over keep"
+        "--plot", type=values.file, metavar="FILE", help="writes a picture of what was kept"
     )
-    parser.add_argument("--json", metavar="FILE", help="writes answers, scores and times")
+    parser.add_argument(
+        "--report", type=values.file, metavar="FILE",
+        help="writes an HTML page of it, with a slider over keep",
+    )  # fmt: skip
+    parser.add_argument(
+        "--json", type=values.file, metavar="FILE", help="writes answers, scores and times"
+    )
     add_options(parser, keep="0.25", new_tokens=64)
 
 
@@ -74,7 +81,7 @@ def add_options(parser, keep: str, new_tokens: int) -> None:
     )  # fmt: skip
     add("--estimator", choices=ESTIMATORS, default=defaults.ESTIMATOR, help=" ")
     add(
-        "--critic", metavar="FILE",
+        "--critic", type=values.file, metavar="FILE",
         help="what calibrate wrote, to compare rows and words by; auto: the one beside the model",
     )  # fmt: skip
     add(
@@ -95,37 +102,38 @@ def add_machine_options(parser) -> None:
 
 
 def run(arguments) -> None:
-    """Answers, prints, and writes what was asked for."""
-    check_outputs(arguments.plot, arguments.json, arguments.report)
+    """Answers, writes what was asked for, and prints."""
+    critic = [] if arguments.critic in (None, "auto") else [arguments.critic]
+    check_plot("plot", arguments.plot)
+    for option, endings in (("report", ["htm", "html"]), ("json", None)):
+        path = getattr(arguments, option)
+        if path is not None:
+            check_file(option, path, functools.partial(check_output, endings=endings))
+    check_separate(
+        {option: getattr(arguments, option) for option in _WRITERS},
+        {"--image": arguments.image, "--critic": critic, "--model": model_files(arguments.model)},
+    )
     result = run_prompt(arguments, arguments.image, arguments.model, arguments.compare)
-    print(f"question  {arguments.question}")
-    if result.full is not None:
-        print(f"answer    {result.full.text}   (all tokens)")
-    print(f"answer    {result.pruned.text}")
-    print_numbers(result, arguments)
-    if arguments.json:
-        write_json(arguments.json, arguments, result)
-        print(f"numbers   {arguments.json}")
-    if arguments.plot:
-        write_plot(arguments.plot, arguments.question, result)
-        print(f"picture   {arguments.plot}")
-    if arguments.report:
-        write_report(arguments.report, arguments.question, result)
-        print(f"page      {arguments.report}")
+    written, mistakes = write_outputs(_WRITERS, arguments, result)
+    with mistakes_told(mistakes):
+        say(f"question  {arguments.question}")
+        if result.full is not None:
+            say(f"answer    {result.full.text}   (all tokens)")
+        say(f"answer    {result.pruned.text}")
+        print_numbers(result, arguments)
+        for line in written:
+            say(line)
 
 
-def check_outputs(plot: str | None, numbers: str | None, page: str | None = None) -> None:
-    """Refuses what cannot be written before a model is loaded for it."""
-    if page:
-        check_file("report", page, lambda path: check_output(path, ["htm", "html"]))
-    if plot:
-        if importlib.util.find_spec("matplotlib") is None:
-            raise UserError("plot: needs matplotlib: pip install 'mi_pruner_cuda[plot]'")
-        from ..plotting import check_writable
+def check_plot(option: str, path: str | None) -> None:
+    """Refuses what cannot become a picture before a model is loaded for it."""
+    if path is None:
+        return
+    if importlib.util.find_spec("matplotlib") is None:
+        raise UserError(f"{option}: needs matplotlib: pip install 'mi_pruner_cuda[plot]'")
+    from ..plotting import check_writable
 
-        check_file("plot", plot, check_writable)
-    if numbers and (os.path.isdir(numbers) or not os.path.isdir(os.path.dirname(numbers) or ".")):
-        raise UserError(f"json: {numbers} cannot be written: not a file in an existing folder")
+    check_file(option, path, check_writable)
 
 
 def run_prompt(arguments, images: list, model: str, compare: bool) -> Result:
@@ -166,44 +174,77 @@ def print_numbers(result: Result, arguments) -> None:
     repeat = arguments.repeat
     for entry in report:
         if len(report) > 1 or not entry.reason.startswith("pruned"):
-            print(f"image {entry.image}   {entry}")
+            say(f"image {entry.image}   {entry}")
     before, after = report.tokens_before, report.tokens_after
-    print(f"tokens    {before} -> {after} ({100 * after / max(1, before):.3g} % kept)")
+    say(f"tokens    {before} -> {after} ({100 * after / max(1, before):.3g} % kept)")
     if arguments.critic:
-        print(f"critic    {report[0].critic or 'none beside the model'}")
-    print(f"selection {1e3 * pruned.selection:.2f} ms, part of the prefill")
+        say(f"critic    {report[0].critic or 'none beside the model'}")
+    say(f"selection {1e3 * pruned.selection:.2f} ms, part of the prefill")
     unpruned = (None, None) if full is None else (full.first_token, full.whole)
-    print(f"prefill   {_milliseconds(pruned.first_token, unpruned[0])}, with the image encoder")
-    print(f"generate  {_milliseconds(pruned.whole, unpruned[1])}, prefill and all new tokens")
+    say(f"prefill   {_milliseconds(pruned.first_token, unpruned[0])}, with the image encoder")
+    say(f"generate  {_milliseconds(pruned.whole, unpruned[1])}, prefill and all new tokens")
     calls = "one call" if repeat == 1 else f"median of {repeat} calls"
     how = f"{calls}, {'cold' if repeat == 1 and full is None else 'after one to warm up'}"
-    print(f"timed     {how}; prefill ends with the first token chosen")
+    say(f"timed     {how}; prefill ends with the first token chosen")
 
 
-def write_plot(path, question: str, result: Result) -> None:
+def write_outputs(writers: dict, arguments, result: Result) -> tuple[list[str], list[str]]:
+    """Writes every file that was asked for, also after one that cannot be written.
+
+    Args:
+        writers: by option, what the file is called and a function(path, arguments, result).
+
+    Returns:
+        (lines that name the files, mistakes).
+    """
+    lines, mistakes = [], []
+    for option, (name, write) in writers.items():
+        path = getattr(arguments, option)
+        if path is None:
+            continue
+        try:
+            write(path, arguments, result)
+            lines.append(f"{name:<9} {path}")
+        except OSError as error:
+            mistakes.append(str(error).replace("path:", f"{option}:", 1))
+    return lines, mistakes
+
+
+@contextlib.contextmanager
+def mistakes_told(mistakes: list[str]):
+    """What could not be written does not keep the answer from being printed; then it is told."""
+    try:
+        yield
+    finally:
+        if mistakes:
+            raise UserError("; ".join(mistakes))
+
+
+def write_plot(path: str, arguments, result: Result) -> None:
     """Draws the report over the pictures."""
     from ..plotting import plot
 
-    _draw(plot, path, question, result)
+    _draw(plot, path, arguments, result)
 
 
-def write_report(path: str, question: str, result: Result) -> None:
+def write_report(path: str, arguments, result: Result) -> None:
     """The same as a page to look around in."""
     from ..html_page import write_html
 
-    _draw(write_html, path, question, result)
+    _draw(write_html, path, arguments, result)
 
 
-def _draw(draw, path, question: str, result: Result) -> None:
+def _draw(draw, path: str, arguments, result: Result) -> None:
     """draw: plot or write_html. Each warning becomes a line."""
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always", UserWarning)
         draw(
             result.pictures, result.pruned.report, path,
-            question=question, answer=result.pruned.text, processor=result.session.processor,
+            question=arguments.question, answer=result.pruned.text,
+            processor=result.session.processor,
         )  # fmt: skip
     for warning in said:
-        print(f"warning: {warning.message}", file=sys.stderr)
+        complain(f"warning: {warning.message}")
 
 
 def write_json(path: str, arguments, result: Result) -> None:
@@ -233,10 +274,14 @@ def write_json(path: str, arguments, result: Result) -> None:
             for file, entry in zip(result.files, result.pruned.report, strict=True)
         ],
     }
-    try:
-        Path(path).write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", "utf-8")
-    except OSError as error:
-        raise UserError(f"json: {path} cannot be written: {error.strerror}") from error
+    write_file(path, (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
+
+
+_WRITERS = {
+    "json": ("numbers", write_json),
+    "plot": ("picture", write_plot),
+    "report": ("page", write_report),
+}
 
 
 def _pictures(images: list) -> list:

@@ -1,6 +1,7 @@
 """A model, its processor and one prompt: loads them, answers, and says how long that took."""
 
 import contextlib
+import os
 import statistics
 import sys
 import time
@@ -185,8 +186,12 @@ def _bar(label: str, total: int, unit: str):
     return tqdm(total=total, desc=label, unit=unit, disable=None, leave=False, file=sys.stderr)
 
 
+def _folder(name: str) -> Path:
+    return Path(os.path.expanduser(name))  # a user that is unknown is left as written
+
+
 def _check_folder(name: str) -> None:
-    path = Path(name).expanduser()
+    path = _folder(name)
     if path.is_file():
         raise UserError(f"model: {name} is a file, allowed is a folder or a Hugging Face id")
     if path.is_dir():
@@ -220,8 +225,7 @@ def _check_processor(name: str, processor) -> None:
 
 def _load(kind, name: str, what: str, **options):
     try:
-        return kind.from_pretrained(Path(name).expanduser() if Path(name).expanduser().is_dir()
-                                    else name, **options)  # fmt: skip
+        return kind.from_pretrained(_folder(name) if _folder(name).is_dir() else name, **options)
     except _CANNOT_LOAD as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise UserError(f"model: cannot load the {what} of {name}: {lines[0]}") from error

@@ -2,6 +2,7 @@
 
 import argparse
 import math
+import os
 
 from ..budget import Mass
 
@@ -66,10 +67,36 @@ def counts_from_0(text: str) -> tuple[int, ...]:
 
 
 def words(text: str) -> str:
-    """A text that is not empty."""
-    if not text.strip():
+    """A text that is not empty.
+
+    Bytes that the locale cannot read, as those of an accent where it is C, stand in an argument as
+    halves of surrogate pairs. They are read as UTF-8.
+    """
+    text = _characters(text).strip()
+    if not text:
         raise argparse.ArgumentTypeError("got an empty text, allowed is a question")
-    return text.strip()
+    return text
+
+
+def file(text: str) -> str:
+    """A path; whether it is of any use is seen later."""
+    if not text:
+        raise argparse.ArgumentTypeError("got an empty text, allowed is the path of a file")
+    return text
+
+
+def _characters(text: str) -> str:
+    try:
+        text.encode()
+        return text
+    except UnicodeEncodeError:
+        pass
+    got = text
+    try:
+        got = os.fsencode(text)
+        return got.decode()
+    except UnicodeError as error:
+        raise argparse.ArgumentTypeError(f"got {got!r}, allowed is text in UTF-8") from error
 
 
 def _number(text: str, holds, allowed: str) -> float:

@@ -6,8 +6,9 @@ mapped rows as any others, so each s_ij is the cosine between v_i and A^T t_j: h
 does not count, and neither does the scale of A.
 """
 
+import contextlib
 import hashlib
-import os
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -16,6 +17,7 @@ from pathlib import Path
 import torch
 
 from .. import ops
+from ..whole_file import write_file
 
 FILE_NAME = "mipruner_critic.safetensors"  # beside a model's own files
 
@@ -79,15 +81,19 @@ class Critic:
         return f"{self.method}, {self.pairs} pairs" if self.pairs else self.method
 
     def save(self, path) -> None:
-        """Writes a safetensors file: the matrix, and the rest as its metadata."""
-        from safetensors.torch import save_file
+        """Writes a safetensors file: the matrix, and the rest as its metadata.
+
+        Raises:
+            OSError: the path cannot be written; a file that was there is then as it was.
+        """
+        from safetensors.torch import save
 
         metadata = {"format": _FORMAT, "version": _VERSION, "width": str(self.width)}
         for name, read in _METADATA.items():
             value = getattr(self, name)
             if value is not None:
                 metadata[name] = value if read is str else repr(value)
-        save_file({_TENSOR: self.matrix.cpu().contiguous()}, os.fspath(path), metadata=metadata)
+        write_file(path, save({_TENSOR: self.matrix.cpu().contiguous()}, metadata))
 
     @classmethod
     def load(cls, path, device="cpu") -> "Critic":
@@ -100,10 +106,13 @@ class Critic:
         from safetensors import SafetensorError, safe_open
 
         path = Path(path)
-        if not path.is_file():
+        if not path.exists():
             raise FileNotFoundError(f"critic: there is no file {path}")
         try:
-            with safe_open(path, framework="pt", device=str(device)) as file:
+            with (
+                _plain_file(path) as name,
+                safe_open(name, framework="pt", device=str(device)) as file,
+            ):
                 metadata = file.metadata() or {}
                 found = metadata.get("format"), metadata.get("version")
                 if found != (_FORMAT, _VERSION):
@@ -116,6 +125,18 @@ class Critic:
             return cls(matrix, **known)
         except (SafetensorError, OSError, TypeError, ValueError) as error:
             raise ValueError(f"critic: {path} is not a critic: {error}") from error
+
+
+@contextlib.contextmanager
+def _plain_file(path: Path):
+    """The path or, of a pipe, that of a copy: safetensors jumps about in a file."""
+    if path.is_file() or path.is_dir():
+        yield path
+        return
+    with tempfile.NamedTemporaryFile(suffix=".safetensors") as copy:
+        copy.write(path.read_bytes())
+        copy.flush()
+        yield Path(copy.name)
 
 
 # What a file says beside the matrix: the field, and how its text is read.

@@ -9,8 +9,9 @@ import hashlib
 import html
 from string import Template
 
-from ..output_path import check_output, check_text, unwritable
+from ..output_path import check_not_read, check_output, check_text
 from ..panels import Drawing, drawings, is_drawn, report_entries
+from ..whole_file import write_file
 from .data import page_data
 from .text import file_text, row, section, texts, totals
 
@@ -24,7 +25,8 @@ def write_html(
 
     Args:
         pictures, report, grid, processor, max_parts: as plot takes them.
-        path: where to write it, ending in .html or .htm.
+        path: where to write it, ending in .html or .htm. Once all of the page is there it takes
+            the place of a file that was there before.
         question, answer: texts shown at the top.
         title: of the page; None calls it by what it shows.
 
@@ -34,16 +36,13 @@ def write_html(
         OSError: the path cannot be written.
     """
     check_output(path, ["htm", "html"])
+    check_not_read(path, pictures)
     for name, text in (("question", question), ("answer", answer), ("title", title)):
         check_text(name, text)
     laid_out = drawings(pictures, report, grid=grid, processor=processor, max_parts=max_parts)
     page = _page(laid_out, report_entries(report), question, answer, title)
-    try:
-        # Half a surrogate pair, as a broken text may have, is no UTF-8: written as its number.
-        with open(path, "w", encoding="utf-8", errors="xmlcharrefreplace", newline="\n") as file:
-            file.write(page)
-    except OSError as error:
-        raise unwritable(path, error) from error
+    # Half a surrogate pair, as a broken text may have, is no UTF-8: written as its number.
+    write_file(path, page.encode("utf-8", "xmlcharrefreplace"))
 
 
 def _page(laid_out: list[Drawing], entries: list, question, answer, title) -> str:

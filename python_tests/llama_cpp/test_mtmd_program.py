@@ -9,6 +9,7 @@ import re
 import shutil
 import signal
 import subprocess
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -37,7 +38,7 @@ class Program:
     def bare(self, *arguments, stdin: str = "") -> subprocess.CompletedProcess:
         command = [str(self.path), *map(os.fsencode, map(str, arguments))]
         done = subprocess.run(
-            command, input=stdin.encode(), capture_output=True, timeout=_SECONDS, check=False
+            command, input=os.fsencode(stdin), capture_output=True, timeout=_SECONDS, check=False
         )
         done.stdout, done.stderr = (
             stream.decode(errors="replace") for stream in (done.stdout, done.stderr)
@@ -99,6 +100,50 @@ def _dump(program: Program, tmp_path: Path, *arguments, kind: str = "llava") -> 
 
 # ---- the command line ----
 
+_SHORT = ["-n", "6"]
+_SAMPLED = ["-n", "6", "--temp", "2", "--seed", "1"]
+# By option: the default that help names, a value that does something else, and what it takes to see
+# that. --gpu-layers is not among them: without a GPU nobody can see it.
+_DEFAULTS = {
+    "keep": ("0.25", "0.5", _SHORT),
+    "query": ("message", "all", _SHORT),
+    "estimator": ("specific", "joint", _SHORT),
+    "redundancy": (f"{defaults.REDUNDANCY:g}", "0", _SHORT),
+    "coverage": (f"{defaults.COVERAGE:g}", "1", _SHORT),
+    "mi-temperature": (f"{defaults.TEMPERATURE:g}", "2", _SHORT),
+    "min-tokens": ("0", "576", _SHORT),
+    "ctx-size": ("4096", "512", ["-p", "x " * 9000]),
+    "batch-size": ("2048", "1024", ["-n", "1", "--bench", "1", "--no-warmup"]),
+    "ubatch-size": ("512", "256", ["-n", "1", "--bench", "1", "--no-warmup"]),
+    "n-predict": ("512", "7", ["endless"]),
+    "temp": ("0", "2", ["-n", "6", "--seed", "1"]),
+    "top-k": ("40", "1", _SAMPLED),
+    "top-p": ("0.95", "0.01", _SAMPLED),
+    "bench": ("5", "2", ["-n", "1", "--no-warmup"]),
+}
+_DEFAULTS_IN_WORDS = {
+    "chat-template": "Default: the model's own",
+    "threads": "default: as many as the machine has",
+    "threads-batch": "default: as -t",
+    "seed": "default: a different one each time",
+    "gpu-layers": "-1 (default): all",
+}
+
+
+def _described(text: str) -> dict[str, str]:
+    """What --help says of each option, in its order."""
+    parts = re.split(r"^  (?:-\w+, )?--([\w-]+)(?= |\n)", text, flags=re.MULTILINE)[1:]
+    # A description is indented; the heading of the next group is not.
+    described = [re.split(r"\n(?! {10})", part)[0] for part in parts[1::2]]
+    return {name: " ".join(d.split()) for name, d in zip(parts[::2], described, strict=True)}
+
+
+def _named_default(text: str) -> str:
+    """The one value that is called the default: "default 5", "specific (default)"."""
+    text = text.replace(", the user's words (default)", " (default)")
+    (found,) = re.findall(r"[Dd]efault (\S+?)[.,)]?(?: |$)|(\w+) \(default\)", text)
+    return found[0] or found[1]
+
 
 def test_help_names_every_option_and_the_parser_knows_each(program):
     done = program.bare("--help")
@@ -111,9 +156,41 @@ def test_help_names_every_option_and_the_parser_knows_each(program):
         assert "no such option" not in program.bare(dashed).stderr, dashed
     assert max(map(len, done.stdout.splitlines())) <= 100
     assert "Exit codes: 0" in done.stdout
-    text = " ".join(done.stdout.split())
-    for name, default in (("redundancy", defaults.REDUNDANCY), ("coverage", defaults.COVERAGE)):
-        assert re.search(rf"--{name} X [^-]*\. Default {default:g} --", text), name
+    described = _described(done.stdout)
+    assert list(described) == names
+    assert {name: text for name, text in described.items() if "efault" in text}.keys() == {
+        *_DEFAULTS, *_DEFAULTS_IN_WORDS,
+    }  # fmt: skip
+    for name, (default, _, _) in _DEFAULTS.items():
+        assert _named_default(described[name]) == default, name
+    for name, words in _DEFAULTS_IN_WORDS.items():
+        assert words in described[name], name
+
+
+@pytest.mark.parametrize("name", _DEFAULTS)
+def test_the_default_that_help_names_is_the_parsers(program, question, endless, tmp_path, name):
+    """Asking for it changes nothing, and asking for another value does."""
+    default, other, more = _DEFAULTS[name]
+    question = [*(endless if "endless" in more else []), *question]
+    more = [argument for argument in more if argument != "endless"]
+
+    def seen(*arguments):
+        path = tmp_path / "kept.json"
+        dump = [] if "--bench" in (*more, *arguments) else ["--dump-keep", path]
+        path.unlink(missing_ok=True)
+        command = [*program.pair("llava"), "-t", "1", *question, *more, *arguments, *dump]
+        done = program.bare(*command)
+        counts = re.findall(
+            r"answer: \d+ tokens|--ctx-size is \d+|batch \d+/\d+|medians of \d+|^\| .*? \|",
+            done.stderr + done.stdout, re.MULTILINE,
+        )  # fmt: skip
+        answer = "" if "--bench" in command else done.stdout
+        return counts, answer, path.read_text() if path.exists() else ""
+
+    if name == "bench":
+        assert seen("--bench") == seen("--bench", default) != seen("--bench", other)
+    else:
+        assert seen() == seen(f"--{name}", default) != seen(f"--{name}", other)
 
 
 def test_version(program):
@@ -156,6 +233,10 @@ _RATIO = "a ratio in (0, 1], such as 0.25, or a count of 2 or more"
         (["--verbose=3"], "--verbose: takes no value"),
         (["photo.jpg"], '"photo.jpg" belongs to no option'),
         (["-m", "x", "--mmproj", "y", "-p", ""], '--prompt: got "", allowed is any text'),
+        (["-p", "caf\udce9 \n"], r'--prompt: got "caf\xe9 \x0a", allowed is text in UTF-8'),
+        (["-p", "caf\udcc3"], r'--prompt: got "caf\xc3", allowed is text in UTF-8'),
+        (["-sys", "\udcc0\udcaf"], r'--system-prompt: got "\xc0\xaf", allowed is text in UTF-8'),
+        (["--keep", "\udce9"], rf'--keep: got "\xe9", allowed is {_RATIO}'),
         (
             ["-m", "x", "--mmproj", "y", "--keep", "1", "--keep", "2"],
             "--keep: given more than once",
@@ -244,14 +325,154 @@ def test_an_image_without_causal_attention_must_fit_in_one_step(program, questio
     assert program.answer(*question, "--keep", "20", "--ubatch-size", "32", kind="gemma3")
 
 
-def test_a_full_standard_output_is_a_failure(program, question):
+_PRINTING = [["--help"], ["--version"], ["-p", "hello"], ["--bench", "1", "--no-warmup"]]
+
+
+@pytest.mark.parametrize("arguments", _PRINTING)
+def test_a_full_standard_output_is_a_failure(program, question, arguments):
     with open("/dev/full", "w") as full:
         done = subprocess.run(
-            [str(program.path), *program.pair("llava"), *_BY_DEFAULT, *question],
+            [str(program.path), *program.pair("llava"), *_BY_DEFAULT, *question, *arguments],
             stdout=full, stderr=subprocess.PIPE, timeout=_SECONDS, check=False,
         )  # fmt: skip
     assert done.returncode == 1
-    assert b"could not be written" in done.stderr
+    assert b"could not be written to standard output: No space left on device\n" in done.stderr
+
+
+@pytest.mark.parametrize("arguments", _PRINTING)
+def test_a_reader_who_leaves_is_no_failure(program, question, arguments):
+    """The program ends as by the signal, with nothing to say about it."""
+    read, write = os.pipe()
+    os.close(read)
+    with open(write, "wb") as closed:
+        done = subprocess.run(
+            [str(program.path), *program.pair("llava"), *_BY_DEFAULT, *question, *arguments],
+            stdout=closed, stderr=subprocess.PIPE, timeout=_SECONDS, check=False,
+        )  # fmt: skip
+    assert done.returncode == -signal.SIGPIPE
+    assert b"mipruner-mtmd: " not in done.stderr
+
+
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+@pytest.mark.parametrize("chatting", [False, True])
+def test_the_dump_is_written_before_anything_is_said(
+    program, images, endless, tmp_path, stream, chatting
+):
+    """Nor is the rest of an answer waited for that nobody reads."""
+    path = tmp_path / "kept.json"
+    command = [str(program.path), *program.pair("llava"), *endless, "--threads", "1",
+               "--image", str(images[0]), "--dump-keep", str(path), "--verbose",
+               *([] if chatting else ["-p", "what is it?"]),
+               "-n", "9" if stream == "stderr" else "1000000", "-c", "32768"]  # fmt: skip
+    read, write = os.pipe()
+    os.close(read)
+    with open(write, "wb") as closed:
+        streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, stream: closed}
+        done = subprocess.run(
+            command, **streams, input=b"what is it?\n", timeout=_SECONDS, check=False
+        )
+    assert json.loads(path.read_text())["images"][0]["n_keep"] == 144
+    if stream == "stdout":
+        assert done.returncode == -signal.SIGPIPE
+        assert done.stderr and b"answer: " not in done.stderr
+    else:
+        assert done.returncode == 0
+        assert done.stdout.endswith(b"\n") and len(done.stdout) > 1
+
+
+# ---- files that are read ----
+
+
+def _snapshot(*paths) -> list[bytes]:
+    return [Path(path).read_bytes() for path in paths]
+
+
+@pytest.mark.parametrize("way", ["itself", "hard link", "other spelling", "linked folder"])
+def test_the_dump_overwrites_nothing_that_is_read(program, images, tmp_path, way):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    (tmp_path / "linked").symlink_to(folder)
+    (folder / "deeper").mkdir()
+    for path, name in (
+        (program.models / "llava" / "model.gguf", "model.gguf"),
+        (program.models / "llava" / "mmproj.gguf", "mmproj.gguf"),
+        (images[0], "a.png"), (images[1], "b.jpg"),
+    ):  # fmt: skip
+        shutil.copy(path, folder / name)
+        os.link(folder / name, folder / f"hard-{name}")
+    files = sorted(path for path in folder.iterdir() if path.is_file())
+    before = _snapshot(*files)
+    arguments = ["--model", folder / "model.gguf", "--mmproj", folder / "mmproj.gguf",
+                 "--image", folder / "a.png", "--image", folder / "b.jpg", "-p", "x"]  # fmt: skip
+    for option, name in (("--model", "model.gguf"), ("--mmproj", "mmproj.gguf"),
+                         ("--image", "a.png"), ("--image", "b.jpg")):  # fmt: skip
+        target = {"itself": folder / name, "hard link": folder / f"hard-{name}",
+                  "other spelling": f"{folder}/deeper/..//{name}",
+                  "linked folder": tmp_path / "linked" / name}[way]  # fmt: skip
+        done = program.bare(*arguments, "--dump-keep", target)
+        assert done.returncode == 2
+        assert f"--dump-keep: {target} is read as {option}, allowed is another file" in done.stderr
+    assert _snapshot(*files) == before
+
+
+def test_the_dump_overwrites_no_part_of_a_split_model(program, tmp_path, question):
+    _rewrite(program.models / "llava" / "model.gguf", tmp_path / "m.gguf", split_max_tensors=11)
+    first, *_, last = sorted(tmp_path.glob("m-*.gguf"))
+    before = _snapshot(first, last)
+    done = program.run(*question, "--model", first, "--dump-keep", last)
+    assert done.returncode == 2
+    assert "is read as --model" in done.stderr
+    assert _snapshot(first, last) == before
+
+
+def test_the_dump_is_not_where_the_answer_goes(program, question, tmp_path):
+    path = tmp_path / "kept.json"
+    command = [str(program.path), *program.pair("llava"), *_BY_DEFAULT, *question,
+               "--dump-keep", str(path)]  # fmt: skip
+    for stream in ("stdout", "stderr"):
+        other = "stderr" if stream == "stdout" else "stdout"
+        with path.open("wb") as file:
+            streams = {stream: file, other: subprocess.PIPE}
+            done = subprocess.run(command, **streams, timeout=_SECONDS, check=False)
+        assert done.returncode == 2
+        said = path.read_bytes() if stream == "stderr" else done.stderr
+        assert b"is where standard output or error goes" in said
+
+
+def test_an_image_of_a_chat_is_not_the_dump(program, images, tmp_path):
+    path = tmp_path / "kept.json"
+    lines = [f"/image {images[0]}", "what is it?", f"/image {path}", "caf\udce9", "and now?"]
+    done = program.run("--dump-keep", path, stdin="".join(f"{line}\n" for line in lines))
+    assert done.returncode == 0
+    assert f"/image: {path} is the file of --dump-keep, allowed is another one" in done.stderr
+    assert r'got "caf\xe9", allowed is text in UTF-8' in done.stderr
+    assert done.stderr.count("answer: ") == 2
+    assert json.loads(path.read_text())["message"] == "what is it?"
+
+
+def test_an_image_may_come_through_a_pipe(program, images, tmp_path):
+    asking = ["-p", "what is it?", "--image"]
+    expected = _dump(program, tmp_path, *asking, images[1])["images"][0]
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=lambda: pipe.write_bytes(images[1].read_bytes()), daemon=True)
+    writer.start()
+    found = _dump(program, tmp_path, *asking, pipe)["images"][0]
+    writer.join()
+    assert found.pop("file") == str(pipe) and expected.pop("file") == str(images[1])
+    assert found == expected
+    done = program.run(*asking, "/dev/zero")  # has no end
+    assert done.returncode == 1
+    assert "cannot load the image /dev/zero: above 256 MiB" in done.stderr
+
+
+@pytest.mark.parametrize("option", ["--model", "--mmproj"])
+def test_a_model_through_a_pipe_is_refused(program, question, tmp_path, option):
+    """Nobody writes to it: it is not even opened."""
+    os.mkfifo(tmp_path / "pipe")
+    done = program.run(*question, option, tmp_path / "pipe")
+    assert done.returncode == 1
+    assert f"{option}: {tmp_path}/pipe is a pipe or a device, allowed is a plain" in done.stderr
 
 
 # ---- one answer ----
@@ -435,8 +656,10 @@ def test_the_question_decides_what_is_kept(program, question, tmp_path):
         ("--coverage", defaults.COVERAGE),
     ):
         assert kept() == kept(option, str(default))
-        for other in ("0", "1"):
-            assert kept() != kept(option, other)
+        others = [value for value in (0, 0.5, 1) if value != default]
+        assert len(others) >= 2
+        for other in others:
+            assert kept() != kept(option, str(other)), (option, other)
     assert kept() != kept("--mi-temperature", "2")
 
 

@@ -1,7 +1,7 @@
 #include "bench.h"
 
 #include <algorithm>
-#include <cstdio>
+#include <cmath>
 #include <cstring>
 #include <optional>
 
@@ -10,6 +10,7 @@
 #include "failure.h"
 #include "generate.h"
 #include "prompt.h"
+#include "standard_output.h"
 
 namespace mipruner::cli {
 namespace {
@@ -99,33 +100,35 @@ bool same_bits(const std::vector<float>& a, const std::vector<float>& b) {
   return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
 }
 
-void print_set_up(const Session& session, const Options& options) {
+std::string set_up_text(const Session& session, const Options& options) {
   char model[256] = "";
   llama_model_desc(session.model.get(), model, sizeof model);
-  std::printf("mipruner %s, %s, %.0f M parameters, %d threads (%d for the prompt), batch %d/%u\n",
-              mipruner_version(), model,
-              static_cast<double>(llama_model_n_params(session.model.get())) / 1e6,
-              llama_n_threads(session.context.get()), llama_n_threads_batch(session.context.get()),
-              session.n_batch(), llama_n_ubatch(session.context.get()));
-  std::printf("medians of %d runs%s\n\n", options.bench_repetitions,
-              options.warmup ? " after one that does not count" : "");
+  const auto millions =
+      std::llround(static_cast<double>(llama_model_n_params(session.model.get())) / 1e6);
+  return join("mipruner ", mipruner_version(), ", ", model, ", ", millions, " M parameters, ",
+              llama_n_threads(session.context.get()), " threads (",
+              llama_n_threads_batch(session.context.get()), " for the prompt), batch ",
+              session.n_batch(), "/", llama_n_ubatch(session.context.get()), "\nmedians of ",
+              options.bench_repetitions, " runs",
+              options.warmup ? " after one that does not count" : "", "\n\n");
 }
 
-void print_remarks(const std::vector<Variant>& variants) {
-  std::printf(
+std::string remarks_text(const std::vector<Variant>& variants) {
+  std::string text =
       "\nprefill: text and image rows through the language model, without encoding and selection; "
       "its image ms: the image rows alone\n"
       "decode: one token of the answer\n"
       "KV bytes: llama_state_seq_get_size() behind the prompt\n"
       "prompt speed-up: of encoding, selection and prefill together\n"
-      "select / saved: selection as a part of the prefill time that it saves\n");
+      "select / saved: selection as a part of the prefill time that it saves\n";
   for (const Variant& variant : variants) {
     const Evaluation& prompt = variant.runs.front().prompt;
     if (!variant.keep || prompt.n_tokens < prompt.n_tokens_full) continue;
     const bool same = same_bits(variant.logits, variants.front().logits);
-    std::printf("%s: the logits are %s those of llama.cpp's own functions\n", variant.name.c_str(),
-                same ? "bit for bit" : "NOT");
+    text += join(variant.name, ": the logits are ", same ? "bit for bit" : "NOT",
+                 " those of llama.cpp's own functions\n");
   }
+  return text;
 }
 
 }  // namespace
@@ -141,12 +144,9 @@ void bench(Session* session, const Options& options, const std::vector<Image>& i
   }
   run_all(&bench, options.bench_repetitions, &variants);
 
-  print_set_up(*session, options);
   BenchTable table;
   for (const Variant& variant : variants) table.add(variant.name, variant.runs);
-  std::fputs(table.text().c_str(), stdout);
-  print_remarks(variants);
-  if (std::fflush(stdout) != 0) throw Failure("the table could not be written to standard output");
+  write_output(set_up_text(*session, options) + table.text() + remarks_text(variants));
 }
 
 }  // namespace mipruner::cli

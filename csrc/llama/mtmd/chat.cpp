@@ -6,7 +6,9 @@
 #include <iostream>
 #include <utility>
 
+#include "dump.h"
 #include "failure.h"
+#include "utf8.h"
 
 namespace mipruner::cli {
 namespace {
@@ -62,6 +64,9 @@ class Chat {
  private:
   void add_image(const std::string& file) {
     if (file.empty()) throw Failure("/image: needs the path of a file");
+    if (!options_.dump_path.empty() && same_file(file, options_.dump_path)) {
+      throw Failure(join("/image: ", file, " is the file of --dump-keep, allowed is another one"));
+    }
     images_.push_back(load_image(session_->vision.get(), file, log_));
     std::fprintf(stderr, "%s goes with the next message\n", file.c_str());
   }
@@ -72,6 +77,9 @@ class Chat {
   }
 
   void say(const std::string& message) {
+    if (!is_utf8(message)) {
+      throw Failure(join("got \"", printable(message), "\", allowed is text in UTF-8"));
+    }
     InterruptScope interrupts;
     conversation_.say(message, images_, &interrupts);
     images_.clear();

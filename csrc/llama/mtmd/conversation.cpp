@@ -4,14 +4,10 @@
 
 #include "dump.h"
 #include "failure.h"
+#include "standard_output.h"
 
 namespace mipruner::cli {
 namespace {
-
-void write_answer(const std::string& piece) {
-  std::fwrite(piece.data(), 1, piece.size(), stdout);
-  std::fflush(stdout);
-}
 
 // One line a file: tiles are added up.
 void report_images(const Prompt& prompt, const std::vector<Image>& images,
@@ -90,11 +86,11 @@ void Conversation::say(const std::string& message, const std::vector<Image>& ima
     std::fputs("the message has no words: images are scored against the whole prompt\n", stderr);
   }
   const Evaluation evaluation = evaluate(prompt);
-  report_images(prompt, images, evaluation);
-  report_prompt(evaluation);
   if (!options_.dump_path.empty() && !images.empty()) {
     write_atomically(options_.dump_path, dump_json(*session_, prompt, message, images, evaluation));
   }
+  report_images(prompt, images, evaluation);
+  report_prompt(evaluation);
   report_answer(answer(interrupts));
 }
 
@@ -106,9 +102,8 @@ Evaluation Conversation::evaluate(const Prompt& prompt) {
 Answer Conversation::answer(InterruptScope* interrupts) {
   const auto interrupted = [interrupts] { return interrupts && interrupts->requested(); };
   const Answer answer =
-      generate(session_, sampler_.get(), options_.n_predict, &progress_, write_answer, interrupted);
-  write_answer("\n");
-  if (std::ferror(stdout)) throw Failure("the answer could not be written to standard output");
+      generate(session_, sampler_.get(), options_.n_predict, &progress_, write_output, interrupted);
+  write_output("\n");
   return answer;
 }
 

@@ -84,15 +84,50 @@ std::string image_json(const Prompt& prompt, const std::vector<Image>& images,
       ",\n     \"scores\": ", json_array(report.scores), "}");
 }
 
-}  // namespace
+// An answer redirected into the file would be lost, too.
+bool is_stream(int descriptor, const std::string& path) {
+  struct stat stream, file;
+  return fstat(descriptor, &stream) == 0 && stat(path.c_str(), &file) == 0 &&
+         stream.st_dev == file.st_dev && stream.st_ino == file.st_ino;
+}
 
-void check_dump_path(const std::string& path) {
+void check_apart(const Options& options, const char* option, const std::string& file) {
+  if (!same_file(options.dump_path, file)) return;
+  throw UsageError(join("--dump-keep: ", options.dump_path, " is read as ", option,
+                        ", allowed is another file"));
+}
+
+void check_path(const std::string& path) {
   std::error_code trouble;
   const fs::file_status status = fs::symlink_status(path, trouble);
   // The new file takes the place of the old one, which would be the end of a device, and of a link,
   // /dev/stdout for one.
   if (fs::exists(status) && !fs::is_regular_file(status)) refuse(path, "it is not a plain file");
   if (access(folder_of(path).c_str(), W_OK | X_OK) != 0) refuse(path, std::strerror(errno));
+}
+
+}  // namespace
+
+void check_dump(const Options& options) {
+  check_path(options.dump_path);
+  for (const std::string& file : options.images) check_apart(options, "--image", file);
+  for (const std::string& file : files_of_model(options.model)) {
+    check_apart(options, "--model", file);
+  }
+  check_apart(options, "--mmproj", options.mmproj);
+  if (is_stream(STDOUT_FILENO, options.dump_path) || is_stream(STDERR_FILENO, options.dump_path)) {
+    throw UsageError(join("--dump-keep: ", options.dump_path,
+                          " is where standard output or error goes, allowed is another file"));
+  }
+}
+
+bool same_file(const std::string& one, const std::string& other) {
+  std::error_code trouble;
+  if (fs::exists(one, trouble) && fs::exists(other, trouble)) {
+    return fs::equivalent(one, other, trouble);
+  }
+  const fs::path real = fs::weakly_canonical(fs::absolute(one, trouble), trouble);
+  return !trouble && real == fs::weakly_canonical(fs::absolute(other, trouble), trouble);
 }
 
 std::string dump_json(const Session& session, const Prompt& prompt, const std::string& message,
@@ -111,7 +146,7 @@ std::string dump_json(const Session& session, const Prompt& prompt, const std::s
 }
 
 void write_atomically(const std::string& path, const std::string& text) {
-  check_dump_path(path);  // again: a chat may be hours old
+  check_path(path);  // again: a chat may be hours old
   TemporaryFile file(path);
   if (!file.write(text) || !file.replace(path)) refuse(path, std::strerror(errno));
 }

@@ -8,8 +8,12 @@
 
 namespace mipruner::cli {
 
-// Throws Failure where `path` could not be written, so that no answer is waited for in vain.
-void check_dump_path(const std::string& path);
+// Refuses options.dump_path before anything is loaded for it: throws UsageError where it is a file
+// that is read or that standard output or error goes to, Failure where it could not be written.
+void check_dump(const Options& options);
+
+// Whether two paths lead to one file, by links or another spelling too, also before there is one.
+bool same_file(const std::string& one, const std::string& other);
 
 std::string dump_json(const Session& session, const Prompt& prompt, const std::string& message,
                       const std::vector<Image>& images, const Evaluation& evaluation);

@@ -4,33 +4,12 @@
 #include <cmath>
 #include <cstdio>
 
+#include "utf8.h"
+
 namespace mipruner::cli {
 namespace {
 
 using Byte = unsigned char;
-
-// How many bytes the UTF-8 sequence at `text` takes; 0 where there is none that is allowed.
-size_t utf8_length(const std::string& text, size_t at) {
-  const auto byte = [&](size_t i) {
-    return at + i < text.size() ? static_cast<Byte>(text[at + i]) : Byte{0};
-  };
-  const auto continues = [&](size_t i, Byte lowest = 0x80, Byte highest = 0xBF) {
-    return byte(i) >= lowest && byte(i) <= highest;
-  };
-  const Byte first = byte(0);
-  if (first < 0x80) return 1;
-  if (first >= 0xC2 && first <= 0xDF) return continues(1) ? 2 : 0;
-  if (first >= 0xE0 && first <= 0xEF) {
-    // No overlong forms, and no surrogates.
-    const bool second = continues(1, first == 0xE0 ? 0xA0 : 0x80, first == 0xED ? 0x9F : 0xBF);
-    return second && continues(2) ? 3 : 0;
-  }
-  if (first >= 0xF0 && first <= 0xF4) {
-    const bool second = continues(1, first == 0xF0 ? 0x90 : 0x80, first == 0xF4 ? 0x8F : 0xBF);
-    return second && continues(2) && continues(3) ? 4 : 0;
-  }
-  return 0;
-}
 
 std::string escaped(Byte character) {
   if (character == '"' || character == '\\') return {'\\', static_cast<char>(character)};

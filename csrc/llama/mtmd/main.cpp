@@ -6,6 +6,7 @@
 #include "chat.h"
 #include "dump.h"
 #include "failure.h"
+#include "standard_output.h"
 
 namespace mipruner::cli {
 namespace {
@@ -13,7 +14,7 @@ namespace {
 enum ExitCode { kDone = 0, kFailed = 1, kUsage = 2 };
 
 void run(const Options& options) {
-  if (!options.dump_path.empty()) check_dump_path(options.dump_path);
+  if (!options.dump_path.empty()) check_dump(options);
   Log log(options.verbose);
   const std::unique_ptr<Session> session = load_session(options, &log);
   std::vector<Image> images = load_images(session->vision.get(), options.images, &log);
@@ -29,9 +30,9 @@ void run(const Options& options) {
 int main_or_throw(int argc, char** argv) {
   const Options options = parse_options(argc, argv);
   if (options.help) {
-    std::fputs(help_text().c_str(), stdout);
+    write_output(help_text());
   } else if (options.version) {
-    std::printf("mipruner-mtmd %s\n", mipruner_version());
+    write_output(join("mipruner-mtmd ", mipruner_version(), "\n"));
   } else {
     run(options);
   }
@@ -48,8 +49,11 @@ int fail(ExitCode code, const char* sentence) {
 
 int main(int argc, char** argv) {
   using namespace mipruner::cli;
+  ignore_closed_pipes();
   try {
     return main_or_throw(argc, argv);
+  } catch (const ClosedPipe&) {
+    end_by_closed_pipe();
   } catch (const UsageError& error) {
     const int code = fail(kUsage, error.what());
     std::fputs("mipruner-mtmd --help says what is allowed\n", stderr);

@@ -52,9 +52,9 @@ const std::vector<OptionSpec>& option_table() {
       {"prompt", "p", "TEXT",
        "the question; answers once. Without it: a chat.\n"
        "Images go before the text, or where it says <__media__>",
-       [](const Given& given, Options* options) { options->prompt = given.text; }},
+       [](const Given& given, Options* options) { options->prompt = parse_text(given); }},
       {"system-prompt", "sys", "TEXT", "what the model is told first",
-       [](const Given& given, Options* options) { options->system_prompt = given.text; }},
+       [](const Given& given, Options* options) { options->system_prompt = parse_text(given); }},
       {"chat-template", nullptr, "NAME",
        "a template that llama.cpp has built in, or none: the text as it is.\n"
        "Default: the model's own",

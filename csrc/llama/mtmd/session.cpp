@@ -29,6 +29,9 @@ void check_file(const char* option, const std::string& path) {
   if (!std::filesystem::exists(status)) throw Failure(join(option, ": there is no file ", path));
   if (std::filesystem::is_directory(status))
     throw Failure(join(option, ": ", path, " is a folder"));
+  // A model is read in several parts, and some of them more than once.
+  if (!std::filesystem::is_regular_file(status))
+    throw Failure(join(option, ": ", path, " is a pipe or a device, allowed is a plain file"));
 }
 
 Owned<llama_model> load_model(const Options& options, Log* log) {
@@ -86,7 +89,18 @@ void check(const char* option, const llama::Status& status) {
   if (!status.ok()) throw Failure(join(option, ": ", status.message));
 }
 
-// The files of a model that was split, "name-00001-of-00003.gguf" and so on; else the one file.
+// The embeddings of the words are in one of a split model's files.
+void open_tokens(const std::string& path, llama::TokenTable* tokens) {
+  llama::Status status;
+  for (const std::string& file : files_of_model(path)) {
+    status = tokens->open(file);
+    if (status.ok()) return;
+  }
+  check("--model", status);
+}
+
+}  // namespace
+
 std::vector<std::string> files_of_model(const std::string& path) {
   constexpr size_t kSuffix = sizeof("-00001-of-00003.gguf") - 1;
   const size_t prefix = path.size() > kSuffix ? path.size() - kSuffix : 0;
@@ -101,18 +115,6 @@ std::vector<std::string> files_of_model(const std::string& path) {
   }
   return files;
 }
-
-// The embeddings of the words are in one of a split model's files.
-void open_tokens(const std::string& path, llama::TokenTable* tokens) {
-  llama::Status status;
-  for (const std::string& file : files_of_model(path)) {
-    status = tokens->open(file);
-    if (status.ok()) return;
-  }
-  check("--model", status);
-}
-
-}  // namespace
 
 std::unique_ptr<Session> load_session(const Options& options, Log* log) {
   ggml_backend_load_all();

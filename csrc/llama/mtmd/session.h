@@ -6,6 +6,8 @@
 
 #include <memory>
 #include <mipruner/mipruner.hpp>
+#include <string>
+#include <vector>
 
 #include "log.h"
 #include "mipruner_llama.hpp"
@@ -35,6 +37,9 @@ struct Session {
   int32_t n_batch() const { return static_cast<int32_t>(llama_n_batch(context.get())); }
   int32_t n_ctx() const { return static_cast<int32_t>(llama_n_ctx(context.get())); }
 };
+
+// The files of a model that was split, "name-00001-of-00003.gguf" and so on; else the one file.
+std::vector<std::string> files_of_model(const std::string& path);
 
 // Throws Failure with the reason that llama.cpp logged.
 std::unique_ptr<Session> load_session(const Options& options, Log* log);

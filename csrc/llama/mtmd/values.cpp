@@ -6,6 +6,7 @@
 #include <limits>
 
 #include "failure.h"
+#include "utf8.h"
 
 namespace mipruner::cli {
 namespace {
@@ -21,7 +22,7 @@ constexpr EstimatorName kEstimators[] = {{"specific", MIPRUNER_ESTIMATOR_SPECIFI
                                          {"cosine", MIPRUNER_ESTIMATOR_COSINE}};
 
 [[noreturn]] void refuse(const Given& given, const std::string& allowed) {
-  throw UsageError(join(given.name, ": got \"", given.text, "\", allowed is ", allowed));
+  throw UsageError(join(given.name, ": got \"", printable(given.text), "\", allowed is ", allowed));
 }
 
 // The whole text must be the number: "12x" is none.
@@ -82,6 +83,11 @@ double parse_positive_number(const Given& given) {
 
 std::string parse_path(const Given& given) {
   if (given.text.empty()) refuse(given, "the path of a file");
+  return given.text;
+}
+
+std::string parse_text(const Given& given) {
+  if (!is_utf8(given.text)) refuse(given, "text in UTF-8");
   return given.text;
 }
 

@@ -27,6 +27,7 @@ int64_t parse_integer(const Given& given, int64_t lowest, int64_t highest);
 double parse_number(const Given& given, double lowest, double highest);
 double parse_positive_number(const Given& given);
 std::string parse_path(const Given& given);
+std::string parse_text(const Given& given);  // UTF-8
 
 // `params` with this much kept.
 mipruner_select_params with_keep(mipruner_select_params params, const Keep& keep);
