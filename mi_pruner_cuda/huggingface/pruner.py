@@ -250,7 +250,8 @@ class Pruner:
         if numbers is not None and holds_pruned_columns(inputs):
             # generate of transformers 4 goes on in logical columns. A module that makes masks with
             # a window from them would put the window behind the cache's last column.
-            inputs["cache_position"] = past + torch.arange(len(numbers), device=numbers.device)
+            count = torch.arange(len(numbers), dtype=torch.int64, device=numbers.device)
+            inputs["cache_position"] = past + count
             changed = True
         self._now.call = call = Call(inputs.get("input_ids"), inputs)
         if call.input_ids is not None and self._concerns(call):
@@ -379,7 +380,8 @@ class Pruner:
             shift = shift + gapped - next_positions(positions, attended)
         if positions.dim() == 3 and positions.shape[0] == 4:
             # The plane before (t, h, w) numbers tokens, only to tell packed sequences apart.
-            count = torch.arange(positions.shape[-1], device=positions.device)
+            length = positions.shape[-1]
+            count = torch.arange(length, dtype=torch.int64, device=positions.device)
             positions[0] = step.past + count
         self._now.pending = CacheState(
             mask=mask,
