@@ -291,6 +291,7 @@ OPTIONS = [
 ]
 MODELS = {"llava": tiny_models.llava(), "qwen": tiny_models.qwen()}
 INPUTS = {name: inputs_for(model, PROMPTS) for name, model in MODELS.items()}
+OPTION_NAMES = ["explained", "by a critic", "by mass", "without text"]
 
 
 def entries(report):
@@ -298,7 +299,7 @@ def entries(report):
 
 
 @pytest.mark.parametrize("name", MODELS)
-@pytest.mark.parametrize("options", OPTIONS, ids=str)
+@pytest.mark.parametrize("options", OPTIONS, ids=OPTION_NAMES)
 def test_a_pruner_made_under_any_state_prunes_alike(name, options):
     model, inputs = MODELS[name], INPUTS[name]
     with attach(model, **options) as pruner, torch.no_grad():
@@ -320,7 +321,7 @@ def test_a_pruner_made_under_any_state_prunes_alike(name, options):
 # A model of transformers cannot run where tensors are made on meta, nor would it in other
 # arithmetic: those states are left to what is compared with a plain run under the same state.
 @pytest.mark.parametrize("name", MODELS)
-@pytest.mark.parametrize("options", OPTIONS, ids=str)
+@pytest.mark.parametrize("options", OPTIONS, ids=OPTION_NAMES)
 def test_a_run_under_any_state_prunes_alike(name, options):
     model, inputs = MODELS[name], INPUTS[name]
     with attach(model, **options) as pruner, torch.no_grad():

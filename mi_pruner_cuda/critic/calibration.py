@@ -73,9 +73,11 @@ def calibrate(
         RuntimeError: the model is in training mode or has a pruner.
     """
     # It loads what reads models; a critic that is only applied needs none.
+    from ..huggingface.wrapped import unwrap
     from .observe import Observer
 
     _check_method(method)
+    model = unwrap(model)
     numbers = _layers(model, METHODS[method], layers)
     with Observer(model, processor, numbers) as observer:
         seen = _observed(observer, pairs, processor, model)
