@@ -49,7 +49,7 @@ def apply_critic(critic: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
         (.., D), unit rows: their length does not count, and half types hold any scale of A.
     """
     wide = torch.promote_types(_wide(text).dtype, critic.dtype)
-    return normalize(normalize(text.to(wide)) @ critic.to(wide)).to(text.dtype)
+    return normalize(_product(normalize(text.to(wide)), critic.to(wide))).to(text.dtype)
 
 
 def mutual_information(
@@ -100,7 +100,7 @@ def _relevance(visual, text, temperature, estimator):
     n, m = visual.shape[0], text.shape[0]
     if m == 0:
         return _wide(visual).new_zeros(n)
-    cosines = normalize(_wide(visual)) @ normalize(_wide(text)).T  # s_ij
+    cosines = _product(normalize(_wide(visual)), normalize(_wide(text)).T)  # s_ij
     if estimator == "cosine":
         return cosines.amax(1)
     logits = cosines / temperature
@@ -126,7 +126,7 @@ def _relevance(visual, text, temperature, estimator):
 def redundancy_table(visual: torch.Tensor, temperature: float = 0.1) -> torch.Tensor:
     """r_ik = max(0, P(v_k|v_i) log[N P(v_k|v_i)]) with r_ii = 0, for (N, D) rows that all count."""
     unit = normalize(_wide(visual))
-    logits = unit @ unit.T / temperature
+    logits = _product(unit, unit.T) / temperature
     logits.fill_diagonal_(-math.inf)  # the softmax runs over k != i
     n = visual.shape[0]
     if n == 1:
@@ -264,6 +264,11 @@ def select(
     chosen = torch.cat([chosen, broken.nonzero()[:, 0]])[:width].sort().values
     missing = chosen.new_full((width - chosen.shape[0],), -1)
     return torch.cat([chosen, missing]), scores
+
+
+def _product(a, b):
+    """a @ b, rounded once: neither autocast nor torch's precision of float32 products counts."""
+    return (a.double() @ b.double()).to(a.dtype)
 
 
 def _wide(x):

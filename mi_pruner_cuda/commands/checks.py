@@ -73,7 +73,7 @@ def check_device(device: str) -> None:
     import torch
 
     try:
-        torch.empty(0, device=device)
+        torch.empty(0, dtype=torch.float32, device=device)
     except (RuntimeError, AssertionError, UnicodeError) as error:  # the second: without CUDA
         first = (str(error).splitlines() or [""])[0]
         raise UserError(f"device: {device} is not available: {first}") from error

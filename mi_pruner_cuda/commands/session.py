@@ -1,6 +1,8 @@
 """A model, its processor and one prompt: loads them, answers, and says how long that took."""
 
 import contextlib
+import importlib.util
+import json
 import os
 import statistics
 import sys
@@ -66,10 +68,12 @@ class Session:
         """Loads; about what is missing it raises UserError, before any weights are read."""
         _check_folder(name)
         with _bar("loading", 3, "step") as bar:
-            config = _load(transformers.AutoConfig, name, "configuration")
+            base = _adapted_model(name) or name
+            config = _load(transformers.AutoConfig, base, "configuration")
             _check_config(name, config)
             bar.update()
-            self.processor = _load(transformers.AutoProcessor, name, "processor")
+            own = (Path(name).expanduser() / "processor_config.json").is_file()
+            self.processor = _load(transformers.AutoProcessor, name if own else base, "processor")
             _check_processor(name, self.processor)
             bar.update()
             model = _load(
@@ -190,12 +194,34 @@ def _folder(name: str) -> Path:
     return Path(os.path.expanduser(name))  # a user that is unknown is left as written
 
 
+def _adapted_model(name: str) -> str | None:
+    """The folder or id of the model that an adapter of PEFT in this folder is for; None without
+    one. transformers loads both where peft is installed.
+
+    Raises:
+        UserError: it is not installed, or the adapter names no model.
+    """
+    file = _folder(name) / "adapter_config.json"
+    if not file.is_file():
+        return None
+    if importlib.util.find_spec("peft") is None:
+        raise UserError(f"model: {name} holds a PEFT adapter and needs peft: pip install peft")
+    try:
+        base = json.loads(file.read_text("utf-8"))["base_model_name_or_path"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"model: {file} does not say base_model_name_or_path") from error
+    if not base:
+        raise UserError(f"model: {file} does not say base_model_name_or_path")
+    _check_folder(base)
+    return base
+
+
 def _check_folder(name: str) -> None:
     path = _folder(name)
     if path.is_file():
         raise UserError(f"model: {name} is a file, allowed is a folder or a Hugging Face id")
     if path.is_dir():
-        if not (path / "config.json").is_file():
+        if not any((path / file).is_file() for file in ("config.json", "adapter_config.json")):
             raise UserError(f"model: {name} has no config.json")
     elif name.startswith(("/", ".", "~")) or name.count("/") != 1:
         raise UserError(f"model: there is no folder {name}")

@@ -37,10 +37,11 @@ class AttentionLogits:
 
     def add(self, pair) -> None:
         """pair: observe.Observation with logits."""
-        logits = pair.logits - pair.logits.mean(1, keepdim=True)
+        logits = pair.logits.double()
+        logits = logits - logits.mean(1, keepdim=True)
         self._visual.add(pair.visual)
         self._text.add(pair.text)
-        self._cross = self._cross + (pair.text.T @ (logits @ pair.visual)).double()
+        self._cross = self._cross + pair.text.double().T @ (logits @ pair.visual.double())
         self._entries += logits.numel()
         self._sample.add(pair)
 

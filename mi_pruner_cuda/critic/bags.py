@@ -18,8 +18,8 @@ class BagMethod:
 
     def add(self, pair) -> None:
         """pair: observe.Observation."""
-        self._visual.append(pair.visual.mean(0).double())
-        self._text.append(pair.text.mean(0).double())
+        self._visual.append(pair.visual.double().mean(0))
+        self._text.append(pair.text.double().mean(0))
         self._sample.add(pair)
 
     def score(self, matrix: torch.Tensor) -> float:

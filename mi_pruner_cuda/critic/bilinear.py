@@ -155,8 +155,9 @@ def apply_critic(critic, text: torch.Tensor) -> torch.Tensor:
 
     Computed in float32 as the unit vector of A^T unit(t), whatever the scale of A: half types would
     overflow otherwise. Masked rows cost nothing more than others. Differentiable no more than the
-    operators. On the CPU a row's bits do not depend on the other rows; on CUDA the matrix product
-    follows torch's settings (TF32) and its last bits may depend on how many rows there are.
+    operators. On the CPU a row's bits do not depend on the other rows; on CUDA its last
+    bits may depend on how many rows there are. The matrix product is a float32 one and follows
+    torch.set_float32_matmul_precision, not autocast.
 
     Args:
         critic: a Critic, or A itself, float32 (D, D) on the device of text.

@@ -1,6 +1,7 @@
 """calibrate: fits a critic to a model.
 
-All methods are closed forms of sums over pairs. Nothing is centred: a critic is linear and has no
+All methods are closed forms of sums over pairs, computed in float64, which neither autocast nor
+torch's precision of float32 products touches. Nothing is centred: a critic is linear and has no
 offset, so the fit itself must make what all pictures share (their mean row, which in many models
 is most of each row) speak for no word.
 """
@@ -72,15 +73,18 @@ def calibrate(
         RuntimeError: the model is in training mode or has a pruner.
     """
     # It loads what reads models; a critic that is only applied needs none.
+    from ..huggingface.wrapped import unwrap
     from .observe import Observer
 
     _check_method(method)
+    model = unwrap(model)
     numbers = _layers(model, METHODS[method], layers)
     with Observer(model, processor, numbers) as observer:
         seen = _observed(observer, pairs, processor, model)
         return fit(seen, method, strengths, model_type=model.config.model_type)
 
 
+@torch.no_grad()
 def fit(
     observations: Iterable,
     method: str,

@@ -10,8 +10,9 @@ class SecondMoment:
         self._sum, self._rows = None, 0
 
     def add(self, rows: torch.Tensor) -> None:
-        """rows: float32 (n, D). The product is taken in float32, the sum over pairs in float64."""
-        product = (rows.T @ rows).double()
+        """rows: float32 (n, D)."""
+        rows = rows.double()
+        product = rows.T @ rows
         self._sum = product if self._sum is None else self._sum + product
         self._rows += len(rows)
 

@@ -124,7 +124,8 @@ class Observer:
         spans = [(int(visual.columns[0]), int(visual.columns[-1])) for visual in visuals]
         question = self._query.ids(ids, real, spans)
         embed = self._parts.model.get_input_embeddings()
-        text = embed(torch.tensor(question, device=ids.device)).to(step.embeddings)
+        known = torch.tensor(question, dtype=torch.int64, device=ids.device)
+        text = embed(known).to(step.embeddings)
         rows = step.embeddings[0, columns.to(step.embeddings.device)]
         found = Observation(_unit(rows), _unit(text))
         self._found = found, columns, _places(ids.tolist(), question)
@@ -171,19 +172,20 @@ class _Layer:
         keys = keys.repeat_interleave(queries.shape[1] // keys.shape[1], dim=1)
         scale = getattr(self.attention, "scaling", width**-0.5)
         # The sum over heads of their products is the product of the heads side by side.
-        return queries.flatten(1) @ keys.flatten(1).T * (scale / queries.shape[1])
+        products = queries.flatten(1) @ keys.flatten(1).T
+        return (products * (scale / queries.shape[1])).float()
 
     def _heads(self, name: str, columns: torch.Tensor, width: int) -> torch.Tensor:
-        """float32 (n, heads, width), after the norm that some layers have there."""
+        """float64 (n, heads, width), after the norm that some layers have there."""
         made = self._made[name]
         heads = made[0, columns.to(made.device)].unflatten(-1, (-1, width))
         norm = getattr(self.attention, name.replace("proj", "norm"), None)
-        return (heads if norm is None else norm(heads)).float()
+        return (heads if norm is None else norm(heads)).double()
 
 
 def _content(visual) -> torch.Tensor:
     """int64: the columns of an image that are not learned row breaks."""
-    kept = torch.ones(visual.shape.tokens, dtype=torch.bool)
+    kept = torch.ones(visual.shape.tokens, dtype=torch.bool, device="cpu")
     kept[list(visual.shape.breaks)] = False
     return visual.columns[kept.to(visual.columns.device)]
 
@@ -199,7 +201,7 @@ def _places(row: list[int], question: list[int]) -> torch.Tensor:
         while row[column] != token:
             column -= 1
         columns.append(column)
-    return torch.tensor(columns[::-1])
+    return torch.tensor(columns[::-1], dtype=torch.int64, device="cpu")
 
 
 def _unit(rows: torch.Tensor) -> torch.Tensor:

@@ -3,6 +3,7 @@
 import torch
 
 _PAIRS = _ROWS = 64
+_ROUNDING = 1e-9  # of cosines: rows are float32. Two pairs alone have no spread at all
 
 
 class Sample:
@@ -35,19 +36,15 @@ class Sample:
         Args:
             matrix: A, (D, D).
         """
-        matrix = matrix.float()
-        scores = torch.stack([self._similarities(matrix, text) for _, text, _ in self.pairs])
+        visual = [rows.double() for rows, _, _ in self.pairs]
+        matrix = matrix.double()
+        mapped = [text.double() @ matrix for _, text, _ in self.pairs]
+        scores = torch.stack([_similarities(words, visual) for words in mapped])
         scores = scores - scores.mean(0) - scores.mean(1, keepdim=True) + scores.mean()
         own = torch.eye(len(scores), dtype=torch.bool, device=scores.device)
         others = scores[~own]
         spread = others.std()
-        return float((scores[own].mean() - others.mean()) / spread) if spread > 0 else 0.0
-
-    def _similarities(self, matrix: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
-        """float64 (pairs): of one text with every picture."""
-        words = torch.nn.functional.normalize(text @ matrix, dim=-1)
-        best = [(words @ visual.T).amax(1).mean() for visual, _, _ in self.pairs]
-        return torch.stack(best).double()
+        return float((scores[own].mean() - others.mean()) / spread) if spread > _ROUNDING else 0.0
 
     def correlation(self, matrix: torch.Tensor) -> float:
         """Of t_j^T A v_i with the logits l_ij, each less its mean over i."""
@@ -55,6 +52,12 @@ class Sample:
         predicted, seen = both
         scale = predicted.norm() * seen.norm()
         return float(predicted @ seen / scale) if scale > 0 else 0.0
+
+
+def _similarities(mapped: torch.Tensor, visual: list[torch.Tensor]) -> torch.Tensor:
+    """float64 (pairs): of one text, its rows mapped by the critic, with every picture."""
+    words = torch.nn.functional.normalize(mapped, dim=-1)
+    return torch.stack([(words @ rows.T).amax(1).mean() for rows in visual])
 
 
 def _compare(matrix, visual, text, logits) -> torch.Tensor:

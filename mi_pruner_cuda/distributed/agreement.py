@@ -65,7 +65,7 @@ class Header:
     coverage: int = 0
 
     def pack(self) -> torch.Tensor:
-        return torch.tensor(list(asdict(self).values()), dtype=torch.int64)
+        return torch.tensor(list(asdict(self).values()), dtype=torch.int64, device="cpu")
 
 
 def agree(wire: Wire, visual, text, keep, temperature, estimator, visual_mask, critic, coverage):

@@ -51,7 +51,8 @@ class Wire:
 
     def gather_words(self, words: str) -> list[str]:
         """One message of each rank, for errors."""
-        data = torch.tensor(list(words.encode()), dtype=torch.uint8)
-        sizes = self.gather(torch.tensor([len(data)]))[:, 0].tolist()
+        data = torch.tensor(list(words.encode()), dtype=torch.uint8, device="cpu")
+        size = torch.tensor([len(data)], dtype=torch.int64, device="cpu")
+        sizes = self.gather(size)[:, 0].tolist()
         parts = self.gather_unequal(data, sizes).cpu().split(sizes)
         return [bytes(part.tolist()).decode() for part in parts]

@@ -170,7 +170,9 @@ def plan(
                 "redundancy: got 0 without text, allowed is > 0 there: with neither text nor "
                 "redundancy nothing tells the rows apart"
             )
-        text = images[0][:0] if len(images) else torch.empty(0, 1)
+        text = (
+            images[0][:0] if len(images) else torch.empty(0, 1, dtype=torch.float32, device="cpu")
+        )
     packed = torch.cat(list(images)) if len(images) else text[:0]
     options = {
         "temperature": temperature, "redundancy": redundancy, "estimator": estimator,
@@ -201,7 +203,9 @@ def _choose(packed, text, sizes, counts, options):
         packed,
         text,
         torch.tensor(offsets, dtype=torch.int64, device=packed.device),
-        torch.tensor([0, text.shape[0]], device=packed.device).repeat(len(own), 1),
+        torch.tensor([[0, text.shape[0]]], dtype=torch.int64, device=packed.device).repeat(
+            len(own), 1
+        ),
         [counts[i] for i in own],
         **options,
     )

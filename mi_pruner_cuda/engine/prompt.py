@@ -119,7 +119,9 @@ def _find_placeholders(tokens, placeholder) -> torch.Tensor:
             raise TypeError(
                 f"tokens: got {type(tokens).__name__}, allowed is a tensor or a sequence of ids"
             )
-        tokens = torch.tensor(tokens, dtype=None if len(tokens) else torch.int64)
+        # Flags or ids: their own dtype, but that of no tokens would be the default one.
+        dtype = None if len(tokens) else torch.int64
+        tokens = torch.tensor(tokens, dtype=dtype, device="cpu")
     if tokens.dim() != 1:
         raise ValueError(f"tokens: got shape {tuple(tokens.shape)}, allowed is (L), one prompt")
     if tokens.dtype == torch.bool:
@@ -138,7 +140,7 @@ def _find_placeholders(tokens, placeholder) -> torch.Tensor:
             f"placeholder: got {placeholder!r}, allowed with ids is the id of a placeholder or a "
             "list of them"
         )
-    return torch.isin(tokens, torch.tensor(ids, device=tokens.device))
+    return torch.isin(tokens, torch.tensor(ids, dtype=torch.int64, device=tokens.device))
 
 
 def _check_axis(name: str, x, axis: int, length: int, what: str) -> None:

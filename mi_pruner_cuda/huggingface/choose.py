@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Any
 
 import torch
@@ -67,7 +67,8 @@ class Options:
                 "redundancy nothing tells the rows apart"
             )
         # The selection checks its own arguments: let it, on two rows.
-        self._select_by_information(torch.eye(2), torch.eye(2))
+        rows = torch.eye(2, dtype=torch.float32, device="cpu")
+        self._select_by_information(rows, rows)
 
     def select(self, visual: torch.Tensor, text: torch.Tensor) -> Selection:
         """(N, D), (M, D) -> Selection."""
@@ -137,7 +138,8 @@ def choose(
         spans = [(int(visual.columns[0]), int(visual.columns[-1])) for visual in own]
         ids = _question(query, item, input_ids, asked, spans)
         # At least one id, so that the width is known; without text its row is cut off again.
-        text = embed(torch.tensor(ids or [0], device=input_ids.device))[: len(ids)].to(embeddings)
+        known = torch.tensor(ids or [0], dtype=torch.int64, device=input_ids.device)
+        text = embed(known)[: len(ids)].to(embeddings)
         drafts = [_Draft(visual) for visual in own]
         if options.critic is not None and ids:
             text = _map_words(text, options.critic, drafts)
@@ -186,7 +188,7 @@ def pools(visuals: list[Visual], options: Options) -> list[Pool]:
         if options.video_budget == "per-frame" if film else options.budget == "per-crop":
             found += [Pool([(visual, tokens)], []) for tokens in in_blocks if len(tokens)]
         elif film:
-            ends = torch.tensor([0, *map(len, in_blocks)]).cumsum(0).tolist()
+            ends = [0, *accumulate(map(len, in_blocks))]
             groups = [range(a, b) for a, b in pairwise(ends) if b > a]
             found.append(Pool([(visual, content)], groups))
         elif options.budget == "pooled":
@@ -198,7 +200,7 @@ def pools(visuals: list[Visual], options: Options) -> list[Pool]:
 
 def _content(visual: Visual) -> torch.Tensor:
     """int64: the tokens that are not row breaks."""
-    content = torch.ones(visual.shape.tokens, dtype=torch.bool)
+    content = torch.ones(visual.shape.tokens, dtype=torch.bool, device="cpu")
     content[list(visual.shape.breaks)] = False
     return content.nonzero()[:, 0]
 
@@ -209,9 +211,10 @@ class _Draft:
     def __init__(self, visual: Visual):
         tokens = visual.shape.tokens
         self.visual = visual
-        self.kept = torch.ones(tokens, dtype=torch.bool)  # row breaks are in no pool
-        self.scores = torch.full((tokens,), torch.nan)
-        self.not_finite = torch.zeros(tokens, dtype=torch.bool)
+        # Row breaks are in no pool.
+        self.kept = torch.ones(tokens, dtype=torch.bool, device="cpu")
+        self.scores = torch.full((tokens,), torch.nan, dtype=torch.float32, device="cpu")
+        self.not_finite = torch.zeros(tokens, dtype=torch.bool, device="cpu")
         self.seconds = 0.0
         self.reasons: list[str] = []
 

@@ -149,7 +149,7 @@ def following_positions(state: CacheState, physical: int, length: int) -> torch.
     physical: columns in the cache now; those after the state are text.
     """
     begin = state.next_position + (physical - state.width)
-    positions = begin[:, None] + torch.arange(length, device=begin.device)
+    positions = begin[:, None] + torch.arange(length, dtype=torch.int64, device=begin.device)
     return positions if state.axes == 1 else positions.expand(state.axes, -1, -1)
 
 

@@ -3,17 +3,32 @@
 import torch
 from torch import nn
 
+_NOT_EXPORTED = (
+    "model: a pruner chooses by what is in the prompt, which no exported or traced program can; "
+    "detach() it first"
+)
+_NOT_REPLICATED = (
+    "model: DataParallel runs copies of it that no pruner is attached to; use one device, or "
+    "DistributedDataParallel"
+)
+
 
 def outside(hook, module: nn.Module):
     """The hook of a module, run by Python between compiled graphs: what it does depends on data.
 
-    On another module it does nothing: copying a model copies its hooks, but not their pruner.
+    On another module it does nothing: a copy made past __getstate__ has the hooks, but no pruner.
     """
 
     def run(called, *args):
-        return hook(called, *args) if called is module else None
+        if getattr(called, "_is_replica", False):
+            raise RuntimeError(_NOT_REPLICATED)
+        if called is not module:
+            return None
+        if torch.compiler.is_exporting() or torch.jit.is_tracing():
+            raise RuntimeError(_NOT_EXPORTED)
+        return hook(called, *args)
 
-    wrapped = torch.compiler.disable(run)
+    wrapped = torch.compiler.disable(run, reason=_NOT_EXPORTED)
     wrapped.mipruner_module = module
     return wrapped
 

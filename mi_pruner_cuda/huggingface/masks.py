@@ -91,7 +91,8 @@ def _maker_of_paligemma_4(base):
 def _new_columns(embeddings: torch.Tensor, cache) -> torch.Tensor:
     """int64 (L): the physical columns that a call adds; transformers 4 calls it cache_position."""
     past = cache_length(cache)
-    return torch.arange(past, past + embeddings.shape[1], device=embeddings.device)
+    end = past + embeddings.shape[1]
+    return torch.arange(past, end, dtype=torch.int64, device=embeddings.device)
 
 
 def _own_function(base):

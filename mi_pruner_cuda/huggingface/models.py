@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from . import layout
+from .wrapped import hint, unwrap
 
 # Names that classes give to the same thing, first found first.
 _BASES = ("model", "")
@@ -126,19 +127,26 @@ class Parts:
 def find_parts(model) -> Parts:
     """Finds what pruning needs: in the table, or by the structure that the classes share.
 
+    Args:
+        model: a transformers model, or what wraps one (wrapped.unwrap).
+
     Raises:
         TypeError: not a transformers model, or a model without vision.
-        ValueError: a vision model without a part that pruning needs.
+        ValueError: a vision model without a part that pruning needs, or a wrapper that does not
+            leave the prompt alone.
     """
+    model = unwrap(model)
     config = getattr(model, "config", None)
     if not isinstance(model, nn.Module) or getattr(config, "model_type", None) is None:
         raise TypeError(
             f"model: got {type(model).__name__}, allowed is a transformers vision-language model"
+            + hint(model)
         )
     name = f"{type(model).__name__} (model_type {config.model_type!r})"
     if getattr(config, "vision_config", None) is None:
         raise TypeError(
             f"model: got {name}, which has no vision_config: there are no visual tokens to prune"
+            + hint(model)
         )
     if getattr(config, "is_encoder_decoder", False):
         raise ValueError(

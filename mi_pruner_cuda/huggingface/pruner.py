@@ -18,7 +18,7 @@ import torch
 
 from .. import defaults
 from ..critic.attached import critic_for
-from . import compiled, masks, planes
+from . import compiled, masks, planes, saved
 from .call import KINDS, Call, named
 from .choose import Options, choose
 from .columns import CacheState, following_positions, kept_columns, next_positions, renumber
@@ -73,6 +73,16 @@ def attach(
     generate reads, the ones before no longer line up with input_ids. An integer logits_to_keep
     counts from the end and works; labels and a tensor of logits_to_keep are refused.
 
+    What wraps a model is seen through: PEFT's classes with adapters within the layers (LoRA and the
+    like), torch.compile, DistributedDataParallel. The hooks are on the model within.
+
+    The hooks are torch's, which model(...) and generate run and model.forward(...) skips: call the
+    model itself. In model.forward(...) the modules within are pruned still, but labels and
+    logits_to_keep go unchecked: a loss there fails, or is taken at columns that pruning moved.
+
+    torch.save, pickle and copy give the plain model, without the pruner; this one keeps it.
+    torch.export and torch.jit.trace refuse it: detach() first.
+
     A compiled model works, whether it was compiled before or after: attach and detach have
     everything that torch.compile made in this process made again at its next call.
 
@@ -92,7 +102,7 @@ def attach(
     guessed is no part of the question.
 
     Args:
-        model: a transformers vision-language model, in eval mode: one that
+        model: a transformers vision-language model, in eval mode, or what wraps it: one that
             mi_pruner_cuda.huggingface.MODELS knows, or another of the same structure, where each
             run of placeholders counts as an image.
         keep: a ratio in (0, 1], an exact count >= 1 or Mass(share), of whatever shares a budget.
@@ -137,7 +147,7 @@ def attach(
     )  # fmt: skip
     options.check()
     parts = find_parts(model)
-    options = replace(options, critic=critic_for(critic, model))
+    options = replace(options, critic=critic_for(critic, parts.model))
     compiled.check_unhooked(parts.model, parts.base, parts.language_model)
     return Pruner(parts, options, Query(parts, query, tokenizer))
 
@@ -198,6 +208,12 @@ class Pruner:
         """See the class."""
         return self._reporting.others
 
+    def __reduce__(self):
+        raise TypeError(
+            "pruner: it belongs to one model in one process and cannot be copied or pickled; "
+            "copy pruner.report or the model, which comes without its pruner, and attach again"
+        )
+
     def _register(self) -> None:
         parts = self.parts
         self._before(parts.base, self._note_call)
@@ -207,6 +223,7 @@ class Pruner:
             self._after(parts.model, self._forget_outputs)
         self._before(parts.language_model, self._prune)
         self._after(parts.language_model, self._note_cache, always=False)
+        saved.leave_hooks_out(parts.model)
 
     def _before(self, module, hook) -> None:
         self._handles.append(
@@ -227,6 +244,7 @@ class Pruner:
         """
         if self._handles:
             compiled.forget()
+            saved.put_back(self.parts.model)
         while self._handles:
             self._handles.pop().remove()
         self._now = _Forward()
@@ -286,7 +304,8 @@ class Pruner:
         if numbers is not None and holds_pruned_columns(inputs):
             # generate of transformers 4 goes on in logical columns. A module that makes masks with
             # a window from them would put the window behind the cache's last column.
-            inputs["cache_position"] = past + torch.arange(len(numbers), device=numbers.device)
+            count = torch.arange(len(numbers), dtype=torch.int64, device=numbers.device)
+            inputs["cache_position"] = past + count
             changed = True
         self._now.call = call = Call(inputs.get("input_ids"), inputs)
         if call.input_ids is not None and self._concerns(call):
@@ -458,7 +477,8 @@ class Pruner:
             shift = shift + gapped - next_positions(positions, attended)
         if positions.dim() == 3 and positions.shape[0] == 4:
             # The plane before (t, h, w) numbers tokens, only to tell packed sequences apart.
-            count = torch.arange(positions.shape[-1], device=positions.device)
+            length = positions.shape[-1]
+            count = torch.arange(length, dtype=torch.int64, device=positions.device)
             positions[0] = step.past + count
         state = CacheState(
             mask=mask,

@@ -30,8 +30,8 @@ class Part:
     @property
     def tokens(self) -> torch.Tensor:
         """int64 (h, w): the token in each cell, counted within the image or video."""
-        h, w = self.grid
-        return self.first + self.stride * torch.arange(h)[:, None] + torch.arange(w)
+        rows, columns = (torch.arange(n, dtype=torch.int64, device="cpu") for n in self.grid)
+        return self.first + self.stride * rows[:, None] + columns
 
 
 @dataclass(frozen=True)

@@ -61,7 +61,8 @@ class Step:
             return following_positions(self.state, self.past, self.length)
         if self.positions is None:
             device = self.embeddings.device
-            count = torch.arange(self.past, self.past + self.length, device=device)
+            end = self.past + self.length
+            count = torch.arange(self.past, end, dtype=torch.int64, device=device)
             return count.expand(self.batch, -1)
         if self.state is not None and self.length > 1:
             self._check_start()

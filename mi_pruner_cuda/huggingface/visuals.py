@@ -94,7 +94,8 @@ def _check_merged(scene: Scene, kind: str, visual: torch.Tensor, parts: Parts) -
     """A model may take images another way (cross-attention): then nothing replaced the ids."""
     table = parts.model.get_input_embeddings()
     token = parts.image_token if kind == "image" else parts.video_token
-    row = table(torch.tensor([token], device=scene.call.input_ids.device))[0]
+    known = torch.tensor([token], dtype=torch.int64, device=scene.call.input_ids.device)
+    row = table(known)[0]
     rows = scene.embeddings[visual.to(scene.embeddings.device)]
     if bool((rows == row.to(rows)).all(-1).any()):
         raise ValueError(

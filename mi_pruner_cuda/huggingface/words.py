@@ -1,5 +1,7 @@
 """Which word of the question each visual row says most about."""
 
+import math
+
 import torch
 from torch.nn import functional
 
@@ -21,12 +23,12 @@ def speaks_for(visual: torch.Tensor, text: torch.Tensor, temperature: float) -> 
     """
     finite = visual.isfinite().all(-1)
     if not bool(finite.any()):
-        return torch.full((len(visual),), -1, dtype=torch.long)
-    rows = functional.normalize(visual[finite].float(), dim=-1)
-    with torch.autocast(rows.device.type, enabled=False):
-        similarities = rows @ functional.normalize(text.float(), dim=-1).T
+        return torch.full((len(visual),), -1, dtype=torch.int64, device="cpu")
+    # In float64, which neither autocast nor torch's precision of float32 products touches.
+    rows = functional.normalize(visual[finite].double(), dim=-1)
+    similarities = rows @ functional.normalize(text.double(), dim=-1).T
     given = (similarities / temperature).log_softmax(1)
-    overall = given.logsumexp(0) - torch.tensor(float(len(rows))).log()
-    said = torch.full((len(visual),), -1, dtype=torch.long, device=visual.device)
+    overall = given.logsumexp(0) - math.log(len(rows))
+    said = torch.full((len(visual),), -1, dtype=torch.int64, device=visual.device)
     said[finite] = (given.exp() * (given - overall)).argmax(1)
     return said.cpu()
