@@ -16,10 +16,13 @@ _COMMANDS = {
 EXIT_MISTAKE = 2  # the user can put it right; 1 is left to exceptions with their traceback
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Runs one command and returns its exit status: 0, or 2 for a mistake told in one line."""
+def main(argv: list[str] | None = None, prog: str = "mipruner") -> int:
+    """Runs one command and returns its exit status: 0, or 2 for a mistake told in one line.
+
+    argv: the arguments; None: this process's. prog: what the user called, for help and mistakes.
+    """
     try:
-        arguments = _parser().parse_args(argv)
+        arguments = _parser(prog).parse_args(argv)
         arguments.run(arguments)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -41,9 +44,9 @@ class _Defaults(argparse.ArgumentDefaultsHelpFormatter):
         return action.help if action.default is None else super()._get_help_string(action)
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(prog: str) -> argparse.ArgumentParser:
     parser = _Parser(
-        prog="python -m mi_pruner_cuda",
+        prog=prog,
         description="Keeps the visual tokens that carry information about the question.",
     )
     commands = parser.add_subparsers(title="commands", metavar=" | ".join(_COMMANDS), required=True)
