@@ -34,6 +34,7 @@ set(mipruner_module_state "ON (Python ${Python_VERSION}, pybind11 ${pybind11_VER
 pybind11_add_module(_C MODULE NO_EXTRAS csrc/python/module.cpp)  # its headers are SYSTEM
 target_link_libraries(_C PRIVATE mipruner_core)
 mipruner_hide_archives(_C)
+mipruner_link_for_old_glibc(_C STATIC)  # pybind11 catches every exception
 string(TOUPPER ${CMAKE_BUILD_TYPE} build_type_upper)
 string(STRIP "${CMAKE_CXX_FLAGS} ${CMAKE_CXX_FLAGS_${build_type_upper}}" mipruner_cxx_flags)
 target_compile_definitions(_C PRIVATE

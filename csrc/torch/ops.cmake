@@ -41,4 +41,5 @@ target_link_libraries(_ops PRIVATE mipruner_core)
 mipruner_hide_archives(_ops)
 # Beside the package in site-packages. An editable install has no such neighbour and needs none:
 # torch is already loaded when it loads this library.
+mipruner_link_for_old_glibc(_ops SHARED)  # torch catches its exceptions
 mipruner_link_torch(_ops ${torch_dir}/lib ../torch/lib)
