@@ -4,9 +4,13 @@ These are the extension modules and, for C and C++ hosts, libmipruner: what `cma
 of it is the folder mi_pruner_cuda/native, whose parts mi_pruner_cuda/c_library.py names.
 
 Options, as environment variables: MIPRUNER_CUDA and MIPRUNER_TORCH (AUTO, ON, OFF),
-MIPRUNER_TORCH_DIR, MIPRUNER_WERROR (ON, OFF), and CMAKE_ARGS for anything else.
+MIPRUNER_TORCH_DIR, MIPRUNER_WERROR (ON, OFF), CMAKE_ARGS for anything else, and
+MIPRUNER_BUILD_DIR, where CMake is to build: several Pythons may share one folder, which compiles
+all but the module itself once.
 """
 
+import contextlib
+import fcntl
 import os
 import shlex
 import shutil
@@ -28,8 +32,10 @@ OPTIONS = {
     "MIPRUNER_TORCH_DIR": "",
     "MIPRUNER_WERROR": "OFF",
 }
-# Whatever CMAKE_ARGS says: mi_pruner_cuda/c_library.py relies on it.
-LAYOUT = {
+# Whatever CMAKE_ARGS says: mi_pruner_cuda/c_library.py relies on the layout, and all of the package
+# on the module.
+FIXED = {
+    "MIPRUNER_PYTHON_MODULE": "ON",
     "MIPRUNER_INSTALL": "ON",
     "CMAKE_INSTALL_LIBDIR": "lib",
     "CMAKE_INSTALL_INCLUDEDIR": "include",
@@ -43,11 +49,31 @@ def find_tool(name: str) -> str | None:
 
 def without_links(folder: Path):
     """Replaces the symbolic links to shared libraries, which wheels cannot hold, by text files that
-    linkers read to the same end."""
+    linkers read to the same end; Apple's linker reads none, and gets a copy."""
     for link in [file for file in folder.rglob("*") if file.is_symlink()]:
         library = link.readlink()
         link.unlink()
-        link.write_text(f"INPUT({library})\n")
+        if sys.platform == "darwin":
+            shutil.copy2(folder / link.parent / library, link)
+        else:
+            link.write_text(f"INPUT({library})\n")
+
+
+@contextlib.contextmanager
+def alone_in(folder: Path):
+    """Waits until no other process is in here with the same folder.
+
+    setuptools and CMake both write into the build folder of the source tree: of two builds of one
+    tree at once (two pips, a pip and a make), the second would find half of the first's files.
+    """
+    folder.mkdir(exist_ok=True)
+    with open(folder / ".lock", "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"mi_pruner_cuda: waiting for the other build in {folder}", file=sys.stderr)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield  # closing the file lets the next one in
 
 
 class CMakeBuild(build_ext):
@@ -85,7 +111,8 @@ class CMakeBuild(build_ext):
             sys.exit("mi_pruner_cuda: building needs CMake; `pip install cmake ninja`")
         self.cmake = cmake
         # One folder for all kinds of install, so that the second build of a source tree is short.
-        build = SOURCE / "build" / f"cmake-{sys.implementation.cache_tag}"
+        default = SOURCE / "build" / f"cmake-{sys.implementation.cache_tag}"
+        build = Path(os.environ.get("MIPRUNER_BUILD_DIR") or default).resolve()
         build.mkdir(parents=True, exist_ok=True)
         self.cmake_build = str(build)
         # The cache would keep paths into the last isolated build's environment, which is gone.
@@ -99,7 +126,7 @@ class CMakeBuild(build_ext):
         for name, default in OPTIONS.items():
             command.append(f"-D{name}={os.environ.get(name, default)}")
         command += shlex.split(os.environ.get("CMAKE_ARGS", ""))
-        command += [f"-D{name}={value}" for name, value in LAYOUT.items()]
+        command += [f"-D{name}={value}" for name, value in FIXED.items()]
         subprocess.run(command, check=True)
 
     def has_target(self, extension: Extension) -> bool:
@@ -138,10 +165,11 @@ class CMakeBuild(build_ext):
 depends = ["CMakeLists.txt"]
 depends += [str(f.relative_to(SOURCE)) for f in (SOURCE / "csrc").rglob("*") if f.is_file()]
 
-setup(
-    ext_modules=[
-        Extension(f"{PACKAGE}._C", sources=[], depends=depends),
-        Extension(f"{PACKAGE}._ops", sources=[], optional=True),
-    ],
-    cmdclass={"build_ext": CMakeBuild},
-)
+with alone_in(SOURCE / "build"):
+    setup(
+        ext_modules=[
+            Extension(f"{PACKAGE}._C", sources=[], depends=depends),
+            Extension(f"{PACKAGE}._ops", sources=[], optional=True),
+        ],
+        cmdclass={"build_ext": CMakeBuild},
+    )

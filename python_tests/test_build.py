@@ -300,19 +300,32 @@ def test_torch_is_found_without_importing_it(tmp_path):
 
 
 def test_torch_of_the_active_environment_is_found_by_tools_that_isolate_in_another(tmp_path):
-    folder = Path(sysconfig.get_path("purelib", "posix_prefix", {"base": str(tmp_path)})) / "torch"
+    environment_folder = tmp_path / ".venv"
+    base = {"base": str(environment_folder)}
+    folder = Path(sysconfig.get_path("purelib", "posix_prefix", base)) / "torch"
+    below = tmp_path / "below"
+    below.mkdir()
     stable = folder / "include/torch/csrc/stable"
     stable.mkdir(parents=True)
     (stable / "library.h").touch()
     (folder / "version.py").write_text("__version__ = '2.12.0+cpu'\n")
-    outside = run(sys._base_executable, SOURCE / "csrc/torch/find_torch.py", "").stdout
-    if not outside.startswith(";"):
+    # Inactive and elsewhere.
+    nowhere = {"PATH": "/usr/bin:/bin", "PWD": "/", "VIRTUAL_ENV": "/nonexistent"}
+
+    def found_with(**changes):
+        return run(
+            sys._base_executable, SOURCE / "csrc/torch/find_torch.py", "",
+            env=environment(**{**nowhere, **changes}), cwd="/",
+        ).stdout.strip()  # fmt: skip
+
+    if not found_with().startswith(";"):
         pytest.skip("the base interpreter has a torch of its own, which goes first")
-    found = run(
-        sys._base_executable, SOURCE / "csrc/torch/find_torch.py", "",
-        env=environment(VIRTUAL_ENV=tmp_path),
-    ).stdout.strip()  # fmt: skip
-    assert found == f"{folder};2.12.0+cpu"
+    expected = f"{folder};2.12.0+cpu"
+    assert found_with(VIRTUAL_ENV=environment_folder) == expected
+    # uv sets VIRTUAL_ENV to the environment that it builds in.
+    assert found_with(PATH=f"/usr/bin:{environment_folder}/bin:/bin") == expected
+    assert found_with(PWD=environment_folder.parent) == expected
+    assert found_with(PWD=below) == expected
 
 
 def test_torch_that_cannot_be_used_is_refused_with_the_reason(tmp_path):

@@ -18,10 +18,11 @@ function(mipruner_add_library target type kind)
   target_include_directories(${target} INTERFACE
     $<BUILD_INTERFACE:${CMAKE_CURRENT_SOURCE_DIR}/csrc/include>)
   if(type STREQUAL "SHARED")
-    set_target_properties(${target} PROPERTIES
-      SOVERSION ${mipruner_abi} LINK_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/csrc/c_api/exports.map)
-    target_link_options(${target} PRIVATE -static-libstdc++ -static-libgcc -Wl,--no-undefined
-      -Wl,--version-script=${CMAKE_CURRENT_SOURCE_DIR}/csrc/c_api/exports.map)
+    set_target_properties(${target} PROPERTIES SOVERSION ${mipruner_abi})
+    mipruner_export_c_functions(${target})
+    mipruner_link_for_old_glibc(${target} STATIC)
+  else()
+    mipruner_link_for_old_glibc(${target} ARCHIVE)
   endif()
 endfunction()
 

@@ -36,13 +36,15 @@ function(mipruner_use_nvcc)
   target_include_directories(mipruner_cuda PRIVATE ${CMAKE_CURRENT_SOURCE_DIR}/csrc)
   set_target_properties(mipruner_cuda PROPERTIES
     CUDA_STANDARD 17 CUDA_STANDARD_REQUIRED ON CUDA_VISIBILITY_PRESET hidden)
+  # nvcc reads this, and a shell after it.
+  string(REPLACE " " "\\\\ " source_dir "${CMAKE_CURRENT_SOURCE_DIR}")
   target_compile_options(mipruner_cuda PRIVATE
     --threads=4  # architectures of one file
     # Which product joins which sum is written out as fmaf: left to the compiler, the same formula
     # in two kernels could round in two ways, and a batch differ from its items alone.
     --fmad=false
     -Xfatbin=-compress-all  # a third of the size
-    -Xcompiler=-Wall,-Wextra,-Wshadow,-ffile-prefix-map=${CMAKE_CURRENT_SOURCE_DIR}/=)
+    -Xcompiler=-Wall,-Wextra,-Wshadow,-ffile-prefix-map=${source_dir}/=)
   if(MIPRUNER_WERROR)
     target_compile_options(mipruner_cuda PRIVATE -Werror=all-warnings -Xcompiler=-Werror)
   endif()

@@ -109,7 +109,9 @@ target_include_directories(mipruner-mtmd PRIVATE ${CMAKE_CURRENT_LIST_DIR})
 target_include_directories(mipruner-mtmd SYSTEM PRIVATE ${mipruner_llama_includes})
 # Installing llama.cpp clears the paths by which its libraries find each other, so the program's path
 # must serve them too: an RPATH does, the RUNPATH that linkers write by default does not.
-target_link_options(mipruner-mtmd PRIVATE -Wl,--disable-new-dtags)
+if(NOT APPLE)
+  target_link_options(mipruner-mtmd PRIVATE -Wl,--disable-new-dtags)
+endif()
 set_target_properties(mipruner-mtmd PROPERTIES INSTALL_RPATH_USE_LINK_PATH ON)
 if(MIPRUNER_INSTALL)
   include(GNUInstallDirs)

@@ -2,8 +2,9 @@
 
 Under an isolated pip build, torch cannot be imported: site-packages is off the module path. The
 folder is still where sysconfig says, because pip runs the build with the interpreter that will use
-the result. Tools that isolate by making another virtual environment (uv, build) leave VIRTUAL_ENV
-to go by.
+the result. Tools that isolate by making another virtual environment leave less to go by: build
+leaves VIRTUAL_ENV, uv the PATH of an active environment or the .venv that it works on unasked.
+A wrong guess does no harm: every torch from 2.11 on has the headers that make the same binary.
 """
 
 import importlib.util
@@ -20,13 +21,21 @@ def candidates():
     """Folders that may hold the torch package, likeliest first."""
     for key in ("purelib", "platlib"):
         yield Path(sysconfig.get_path(key)) / "torch"
-    if "VIRTUAL_ENV" in os.environ:
-        # A folder of another Python version would be no use: `_C` is built for this one.
-        base = os.environ["VIRTUAL_ENV"]
-        yield Path(sysconfig.get_path("purelib", "posix_prefix", {"base": base})) / "torch"
+    for base in environments():
+        # Of this Python version: others may be there, for another purpose.
+        yield Path(sysconfig.get_path("purelib", "posix_prefix", {"base": str(base)})) / "torch"
     spec = importlib.util.find_spec("torch")  # user site, PYTHONPATH, distribution packages
     if spec is not None and spec.origin is not None:
         yield Path(spec.origin).parent
+
+
+def environments():
+    """The environments that may be waiting for the result, likeliest first."""
+    if "VIRTUAL_ENV" in os.environ:
+        yield Path(os.environ["VIRTUAL_ENV"])
+    yield from (Path(folder).parent for folder in os.get_exec_path() if folder.endswith("/bin"))
+    here = Path(os.environ.get("PWD") or os.getcwd())  # the user's shell was there
+    yield from (folder / ".venv" for folder in (here, *here.parents))
 
 
 def version_of(folder: Path) -> str | None:

@@ -6,7 +6,6 @@ files that were asked for before it prints anything.
 """
 
 import argparse
-import os
 import sys
 
 from . import calibrate, demo, info, models, prune
@@ -21,23 +20,24 @@ EXIT_INTERRUPTED = 130  # as shells call the end by SIGINT
 EXIT_CLOSED_PIPE = 141  # and by SIGPIPE
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: list[str] | None = None, prog: str = "mipruner") -> int:
     """Runs one command.
 
     Args:
         argv: the arguments behind the program's name; None takes those of the process.
+        prog: what the user called, for help and mistakes.
 
     Returns:
         The exit status: 0, 2 for a mistake told in one line, 130 after Ctrl-C, 141 where the reader
         of standard output left before the end.
     """
     with escaping():
-        ran, flushed = _status(_run, argv), _status(flush)
+        ran, flushed = _status(_run, argv, prog), _status(flush)
         return ran or flushed
 
 
-def _run(argv: list[str] | None) -> None:
-    arguments = _parser().parse_args(argv)
+def _run(argv: list[str] | None, prog: str) -> None:
+    arguments = _parser(prog).parse_args(argv)
     arguments.run(arguments)
 
 
@@ -78,15 +78,9 @@ class _Defaults(argparse.ArgumentDefaultsHelpFormatter):
         return action.help if action.default is None else super()._get_help_string(action)
 
 
-def _program() -> str:
-    """What the user typed: the script that pip installs, or the module."""
-    name = os.path.splitext(os.path.basename(sys.argv[0] if sys.argv else ""))[0]
-    return name if name == "mipruner" else "python -m mi_pruner_cuda"
-
-
-def _parser() -> argparse.ArgumentParser:
+def _parser(prog: str) -> argparse.ArgumentParser:
     parser = _Parser(
-        prog=_program(),
+        prog=prog,
         description="Keeps the visual tokens that carry information about the question.",
     )
     commands = parser.add_subparsers(title="commands", metavar=" | ".join(_COMMANDS), required=True)
