@@ -188,16 +188,17 @@ def test_cuda_off_looks_for_no_compiler(configure):
 
 
 @pytest.fixture(scope="module")
-def without_cuda(tmp_path_factory):
+def without_cuda(built_once):
     """The folder of a build for the processor alone."""
-    folder = tmp_path_factory.mktemp("without_cuda")
-    cmake = tool("cmake")
-    options = ("-DMIPRUNER_CUDA=OFF", "-DMIPRUNER_TORCH=ON", f"-DMIPRUNER_PYTHON={sys.executable}")
-    configured = run(cmake, "-S", SOURCE, "-B", folder, *options, env=environment())
-    assert configured.returncode == 0, configured.stderr
-    built = run(cmake, "--build", folder, "--parallel", 2, env=environment())
-    assert built.returncode == 0, built.stderr
-    return folder
+    options = ["-DMIPRUNER_CUDA=OFF", "-DMIPRUNER_TORCH=ON", f"-DMIPRUNER_PYTHON={sys.executable}"]
+    options.append("-DMIPRUNER_WERROR=ON")  # as the package was built: ccache has most of it
+
+    def build(folder):
+        cmake = tool("cmake")
+        output(cmake, "-S", SOURCE, "-B", folder, *options, env=environment())
+        output(cmake, "--build", folder, "--parallel", 2, env=environment())
+
+    return built_once("without_cuda", build)
 
 
 @pytest.mark.slow
@@ -329,18 +330,19 @@ def test_torch_that_cannot_be_used_is_refused_with_the_reason(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory):
+def wheel(built_once):
     """Built as an offline machine would, from the objects at hand.
 
     With the options of `make install`: others would compile every kernel again.
     """
-    folder = tmp_path_factory.mktemp("wheel")
-    built = run(
-        sys.executable, "-m", "pip", "wheel", "--no-build-isolation", "--no-deps", "--no-index",
-        "--wheel-dir", folder, SOURCE, env=environment(MIPRUNER_WERROR="ON"),
-    )  # fmt: skip
-    assert built.returncode == 0, built.stdout + built.stderr
-    return next(folder.glob("*.whl"))
+
+    def build(folder):
+        output(
+            sys.executable, "-m", "pip", "wheel", "--no-build-isolation", "--no-deps", "--no-index",
+            "--wheel-dir", folder, SOURCE, env=environment(MIPRUNER_WERROR="ON"),
+        )  # fmt: skip
+
+    return next(built_once("wheel", build).glob("*.whl"))
 
 
 @pytest.mark.slow
@@ -387,14 +389,10 @@ def test_wheel_requires_no_torch(wheel):
 
 
 @pytest.fixture(scope="module")
-def installed(wheel, tmp_path_factory):
+def installed(wheel, built_once):
     """The wheel, installed in a folder of its own."""
-    site = tmp_path_factory.mktemp("site")
-    done = run(
-        sys.executable, "-m", "pip", "install", "--no-index", "--no-deps", "--target", site, wheel
-    )
-    assert done.returncode == 0, done.stderr
-    return site
+    pip = (sys.executable, "-m", "pip", "install", "--no-index", "--no-deps")
+    return built_once("site", lambda folder: output(*pip, "--target", folder, wheel))
 
 
 @pytest.mark.slow
