@@ -169,6 +169,7 @@ def no_nvcc_path(tmp_path):
     return tmp_path
 
 
+@pytest.mark.compiles
 def test_without_nvcc_auto_builds_for_the_cpu_and_on_is_an_error(configure, tmp_path):
     path = no_nvcc_path(tmp_path)
     without = {"PATH": path, "CUDACXX": "", "CUDA_PATH": "", "CUDA_HOME": ""}
@@ -181,6 +182,7 @@ def test_without_nvcc_auto_builds_for_the_cpu_and_on_is_an_error(configure, tmp_
     assert on.returncode != 0 and "MIPRUNER_CUDA: got ON, but no CUDA compiler" in unwrapped(on)
 
 
+@pytest.mark.compiles
 def test_cuda_off_looks_for_no_compiler(configure):
     off = configure("-DMIPRUNER_CUDA=OFF")
     assert off.returncode == 0, off.stderr
@@ -241,6 +243,7 @@ def with_nvcc(tmp_path, codes):
     return {"CUDACXX": wrapper}
 
 
+@pytest.mark.compiles
 @pytest.mark.parametrize(
     ("known", "expected"),
     [
@@ -264,6 +267,7 @@ def test_kernels_are_built_for_the_architectures_that_nvcc_knows(
     assert f"architectures {','.join(expected)})" in done.stdout
 
 
+@pytest.mark.compiles
 def test_nvcc_that_is_too_old_is_refused_and_a_choice_is_kept(configure, tmp_path):
     changes = with_nvcc(tmp_path, "sm_50\\nsm_75\\n")
     old = configure("-DMIPRUNER_TORCH=OFF", **changes)
@@ -272,6 +276,7 @@ def test_nvcc_that_is_too_old_is_refused_and_a_choice_is_kept(configure, tmp_pat
     assert chosen.returncode == 0 and "architectures 90)" in chosen.stdout
 
 
+@pytest.mark.compiles
 def test_torch_off_and_wrong_folders(configure, tmp_path):
     off = configure("-DMIPRUNER_TORCH=OFF", "-DMIPRUNER_CUDA=OFF")
     assert off.returncode == 0 and "torch ops OFF" in off.stdout
