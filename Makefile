@@ -2,6 +2,8 @@
 #
 #   make demo     answer a question about a picture with all and with a tenth of its visual tokens
 #   make test     the test suite
+#   make test-quick  what of it compiles nothing and is not slow: two minutes, once `make test` or
+#                 this has installed and built everything
 #   make test-llama  mipruner inside the real llama.cpp, which it fetches and builds
 #   make lmms-eval  the demo model through lmms-eval, which it installs
 #   make bench    the speed tables
@@ -22,6 +24,9 @@ GGUF ?= gguf==0.19.0
 # The newest filelock is too new for its datasets.
 LMMS_EVAL ?= lmms-eval[video-legacy]==0.7.3 filelock==3.24.3 transformers==5.24.0
 PYTEST_ARGS ?=
+# Tests that run at the same time, each as its own process with one thread; 0: one after another, in
+# the process that prints.
+TEST_WORKERS ?= 2
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -31,20 +36,43 @@ CMAKE := PATH="$(abspath $(BIN)):$$PATH" cmake
 # and virtual machines that name instructions which they do not run (AMX) do no harm.
 LLAMA_OPTIONS := -DLLAMA_BUILD_MTMD=ON -DLLAMA_OPENSSL=OFF -DGGML_NATIVE=OFF -DGGML_OPENMP=OFF \
 	$(foreach part,COMMON TOOLS EXAMPLES TESTS SERVER APP UI,-DLLAMA_BUILD_$(part)=OFF)
+# Idle workers take half of what a busy one has left.
+PYTEST = $(BIN)/python -m pytest --numprocesses $(TEST_WORKERS) --dist worksteal
 CXX_FILES = $(shell find csrc bench -name '*.h' -o -name '*.hpp' -o -name '*.c' -o -name '*.cpp' \
 	-o -name '*.cu*')
 
-.PHONY: demo test test-llama lmms-eval bench lint format install clean
+# Where ccache is installed, no file is compiled twice: the tests build the same sources in several
+# folders. It knows an object by all that went into it, the compiler by what that says of itself
+# (nvcc may be a script that calls another) and not by the folder that it ran in.
+CCACHE = $(shell command -v ccache 2>/dev/null)
+export CMAKE_C_COMPILER_LAUNCHER = $(CCACHE)
+export CMAKE_CXX_COMPILER_LAUNCHER = $(CCACHE)
+export CMAKE_CUDA_COMPILER_LAUNCHER = $(CCACHE)
+export CCACHE_DIR = $(abspath build/ccache)
+export CCACHE_COMPILERCHECK = %compiler% --version
+export CCACHE_NOHASHDIR = true
+
+.PHONY: demo test test-quick test-llama lmms-eval bench lint format install clean
+.PHONY: test-tools system-tools
 
 demo: install
 	$(BIN)/python -m mi_pruner_cuda demo
 
-test: install $(VENV)/transformers-4.57 $(VENV)/torchvision
-	.ci/system-tools
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+test: test-tools
+	$(PYTEST) $(PYTEST_ARGS)
 
-test-llama: install $(LLAMA)/installed
+test-quick: test-tools
+	$(PYTEST) -m 'not slow and not compiles' $(PYTEST_ARGS)
+
+# Packages arrive while the kernels are compiled.
+test-tools: $(VENV)/pyvenv.cfg
+	+$(MAKE) --no-print-directory --jobs 2 \
+		system-tools install $(VENV)/transformers-4.57 $(VENV)/torchvision
+
+system-tools:
 	.ci/system-tools
+
+test-llama: system-tools install $(LLAMA)/installed
 	$(CMAKE) -S csrc/tests/llama_cpp -B $(LLAMA)/checks -G Ninja \
 		-DCMAKE_PREFIX_PATH=$(abspath $(LLAMA))
 	$(CMAKE) --build $(LLAMA)/checks --parallel 2

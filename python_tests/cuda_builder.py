@@ -5,6 +5,7 @@ a test first asks for it.
 """
 
 import functools
+import os
 import shutil
 import subprocess
 import tempfile
@@ -15,6 +16,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 CSRC = ROOT / "csrc"
 CXX = shutil.which("g++")
+# ccache, as the Makefile tells CMake too: what was compiled before is not compiled again.
+LAUNCHER = os.environ.get("CMAKE_CXX_COMPILER_LAUNCHER", "").split()
 JOBS = 2
 
 KERNELS = sorted((CSRC / "cuda").glob("*.cu"))
@@ -55,7 +58,8 @@ MODES = {
 ORDERS = {"forward": 0, "backward": 1, "random": 2}
 
 
-def run(*command, timeout=300):
+def run(*command, timeout=1800):
+    """A time for what hangs, far from what the slowest of machines takes."""
     return subprocess.run(
         [str(part) for part in command],
         capture_output=True,
@@ -73,7 +77,7 @@ def in_parallel(work, items):
 def compile_object(source, target, *flags, includes=()):
     """Folders in `includes` come before the project's own."""
     folders = [f"-I{folder}" for folder in (*includes, CSRC, CSRC / "tests")]
-    done = run(CXX, *BASE, *folders, *flags, "-c", source, "-o", target)
+    done = run(*LAUNCHER, CXX, *BASE, *folders, *flags, "-c", source, "-o", target)
     assert done.returncode == 0, f"{source}:\n{done.stderr}"
     return target
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cmake import CMAKE_BIN_DIR
+from sharing import alone
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "bench"))
 from kernel_table import kernel_name
@@ -48,6 +49,12 @@ def _compile(folder):
 @functools.cache
 def build_folder():
     """A build folder whose kernel objects are up to date."""
+    # The lock that setup.py has too: pip configures the package's folder anew.
+    with alone(ROOT / "build/.lock"):
+        return _up_to_date()
+
+
+def _up_to_date():
     cache = PACKAGE_BUILD / "CMakeCache.txt"
     usable = cache.is_file() and "MIPRUNER_WERROR:BOOL=ON" in cache.read_text()
     # A build in an environment that pip has removed since can fail where an own one does not.

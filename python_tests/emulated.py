@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 from cmake import CMAKE_BIN_DIR
+from sharing import alone
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "build" / "emulated"
@@ -35,7 +36,8 @@ def _configure():
 
 
 def _build(target):
-    _run(_configure(), "--build", FOLDER, "--target", target, "--parallel", 2)
+    with alone(FOLDER.with_name("emulated.lock")):
+        _run(_configure(), "--build", FOLDER, "--target", target, "--parallel", 2)
 
 
 @functools.cache

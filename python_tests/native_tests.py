@@ -21,10 +21,22 @@ def require_clang():
     require(shutil.which("clang++"), "clang")
 
 
+def has_header(compiler, header):
+    """Wherever the compiler finds it."""
+    asked = run(tool(compiler), "-E", "-x", "c++", "-include", header, os.devnull)
+    return asked.returncode == 0
+
+
+def require_fuzzer():
+    require_clang()
+    # Apart from clang, in a package that has the compiler's version in its name.
+    version = output(tool("clang++"), "-dumpversion").partition(".")[0]
+    header = "fuzzer/FuzzedDataProvider.h"
+    require(has_header("clang++", header), f"libclang-rt-{version}-dev")
+
+
 def require_googletest():
-    # Wherever the compiler finds it.
-    asked = run(tool("c++"), "-E", "-x", "c++", "-include", "gtest/gtest.h", os.devnull)
-    require(asked.returncode == 0, "libgtest-dev")
+    require(has_header("c++", "gtest/gtest.h"), "libgtest-dev")
 
 
 def build(folder, target, *options):

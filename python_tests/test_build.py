@@ -169,6 +169,7 @@ def no_nvcc_path(tmp_path):
     return tmp_path
 
 
+@pytest.mark.compiles
 def test_without_nvcc_auto_builds_for_the_cpu_and_on_is_an_error(configure, tmp_path):
     path = no_nvcc_path(tmp_path)
     without = {"PATH": path, "CUDACXX": "", "CUDA_PATH": "", "CUDA_HOME": ""}
@@ -181,6 +182,7 @@ def test_without_nvcc_auto_builds_for_the_cpu_and_on_is_an_error(configure, tmp_
     assert on.returncode != 0 and "MIPRUNER_CUDA: got ON, but no CUDA compiler" in unwrapped(on)
 
 
+@pytest.mark.compiles
 def test_cuda_off_looks_for_no_compiler(configure):
     off = configure("-DMIPRUNER_CUDA=OFF")
     assert off.returncode == 0, off.stderr
@@ -188,16 +190,17 @@ def test_cuda_off_looks_for_no_compiler(configure):
 
 
 @pytest.fixture(scope="module")
-def without_cuda(tmp_path_factory):
+def without_cuda(built_once):
     """The folder of a build for the processor alone."""
-    folder = tmp_path_factory.mktemp("without_cuda")
-    cmake = tool("cmake")
-    options = ("-DMIPRUNER_CUDA=OFF", "-DMIPRUNER_TORCH=ON", f"-DMIPRUNER_PYTHON={sys.executable}")
-    configured = run(cmake, "-S", SOURCE, "-B", folder, *options, env=environment())
-    assert configured.returncode == 0, configured.stderr
-    built = run(cmake, "--build", folder, "--parallel", 2, env=environment())
-    assert built.returncode == 0, built.stderr
-    return folder
+    options = ["-DMIPRUNER_CUDA=OFF", "-DMIPRUNER_TORCH=ON", f"-DMIPRUNER_PYTHON={sys.executable}"]
+    options.append("-DMIPRUNER_WERROR=ON")  # as the package was built: ccache has most of it
+
+    def build(folder):
+        cmake = tool("cmake")
+        output(cmake, "-S", SOURCE, "-B", folder, *options, env=environment())
+        output(cmake, "--build", folder, "--parallel", 2, env=environment())
+
+    return built_once("without_cuda", build)
 
 
 @pytest.mark.slow
@@ -240,6 +243,7 @@ def with_nvcc(tmp_path, codes):
     return {"CUDACXX": wrapper}
 
 
+@pytest.mark.compiles
 @pytest.mark.parametrize(
     ("known", "expected"),
     [
@@ -263,6 +267,7 @@ def test_kernels_are_built_for_the_architectures_that_nvcc_knows(
     assert f"architectures {','.join(expected)})" in done.stdout
 
 
+@pytest.mark.compiles
 def test_nvcc_that_is_too_old_is_refused_and_a_choice_is_kept(configure, tmp_path):
     changes = with_nvcc(tmp_path, "sm_50\\nsm_75\\n")
     old = configure("-DMIPRUNER_TORCH=OFF", **changes)
@@ -271,6 +276,7 @@ def test_nvcc_that_is_too_old_is_refused_and_a_choice_is_kept(configure, tmp_pat
     assert chosen.returncode == 0 and "architectures 90)" in chosen.stdout
 
 
+@pytest.mark.compiles
 def test_torch_off_and_wrong_folders(configure, tmp_path):
     off = configure("-DMIPRUNER_TORCH=OFF", "-DMIPRUNER_CUDA=OFF")
     assert off.returncode == 0 and "torch ops OFF" in off.stdout
@@ -342,18 +348,19 @@ def test_torch_that_cannot_be_used_is_refused_with_the_reason(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory):
+def wheel(built_once):
     """Built as an offline machine would, from the objects at hand.
 
     With the options of `make install`: others would compile every kernel again.
     """
-    folder = tmp_path_factory.mktemp("wheel")
-    built = run(
-        sys.executable, "-m", "pip", "wheel", "--no-build-isolation", "--no-deps", "--no-index",
-        "--wheel-dir", folder, SOURCE, env=environment(MIPRUNER_WERROR="ON"),
-    )  # fmt: skip
-    assert built.returncode == 0, built.stdout + built.stderr
-    return next(folder.glob("*.whl"))
+
+    def build(folder):
+        output(
+            sys.executable, "-m", "pip", "wheel", "--no-build-isolation", "--no-deps", "--no-index",
+            "--wheel-dir", folder, SOURCE, env=environment(MIPRUNER_WERROR="ON"),
+        )  # fmt: skip
+
+    return next(built_once("wheel", build).glob("*.whl"))
 
 
 @pytest.mark.slow
@@ -400,14 +407,10 @@ def test_wheel_requires_no_torch(wheel):
 
 
 @pytest.fixture(scope="module")
-def installed(wheel, tmp_path_factory):
+def installed(wheel, built_once):
     """The wheel, installed in a folder of its own."""
-    site = tmp_path_factory.mktemp("site")
-    done = run(
-        sys.executable, "-m", "pip", "install", "--no-index", "--no-deps", "--target", site, wheel
-    )
-    assert done.returncode == 0, done.stderr
-    return site
+    pip = (sys.executable, "-m", "pip", "install", "--no-index", "--no-deps")
+    return built_once("site", lambda folder: output(*pip, "--target", folder, wheel))
 
 
 @pytest.mark.slow

@@ -7,6 +7,8 @@ import pytest
 from build_tools import SOURCE
 from native_tests import build, require_googletest, run_google_tests, symbols_of_archive
 
+pytestmark = pytest.mark.compiles
+
 SUITE = SOURCE / "csrc/tests/c_api"
 
 
@@ -33,21 +35,16 @@ WAYS = {
 
 
 @pytest.fixture(scope="session")
-def builds(tmp_path_factory):
+def builds(built_once):
     """A function that builds the tests in one of the ways, once, and returns the folder."""
     require_googletest()
-    folders = {}
 
     def folder_of(name):
-        if name not in folders:
-            way = WAYS[name]
-            folder = tmp_path_factory.mktemp(f"c_api_{name}")
-            options = [f"-DMIPRUNER_CUDA={way.cuda}", f"-DMIPRUNER_TESTS_SANITIZE={way.sanitize}"]
-            if way.sanitize:
-                options.append("-DCMAKE_BUILD_TYPE=None")
-            build("csrc/tests/c_api", folder, *options)
-            folders[name] = folder
-        return folders[name]
+        way = WAYS[name]
+        options = [f"-DMIPRUNER_CUDA={way.cuda}", f"-DMIPRUNER_TESTS_SANITIZE={way.sanitize}"]
+        if way.sanitize:
+            options.append("-DCMAKE_BUILD_TYPE=None")
+        return built_once(f"c_api_{name}", lambda to: build("csrc/tests/c_api", to, *options))
 
     return folder_of
 

@@ -7,16 +7,20 @@ import pytest
 from build_tools import SOURCE, output, tool
 from consumers import C_ROWS
 
+pytestmark = pytest.mark.compiles
+
 
 @pytest.fixture(scope="module")
-def programs(tmp_path_factory):
+def programs(built_once):
     """The folder of somebody else's programs."""
-    build = tmp_path_factory.mktemp("consumer")
-    # On the processor alone: compiling all CUDA kernels once more would show nothing new.
-    source = SOURCE / "csrc/tests/consumer"
-    output(tool("cmake"), "-S", source, "-B", build, "-DMIPRUNER_CUDA=OFF")
-    output(tool("cmake"), "--build", build, "--parallel", 2)
-    return build
+
+    def build(folder):
+        # On the processor alone: compiling all CUDA kernels once more would show nothing new.
+        source = SOURCE / "csrc/tests/consumer"
+        output(tool("cmake"), "-S", source, "-B", folder, "-DMIPRUNER_CUDA=OFF")
+        output(tool("cmake"), "--build", folder, "--parallel", 2)
+
+    return built_once("consumer", build)
 
 
 def test_a_program_links_the_core(programs):

@@ -10,6 +10,7 @@ from cuda_objects import ARCHITECTURES, KERNELS
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.compiles,
     pytest.mark.skipif(not cuda_objects.NVCC, reason="nvcc is not on the PATH"),
 ]
 

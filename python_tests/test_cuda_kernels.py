@@ -8,6 +8,8 @@ every access.
 import pytest
 from cuda_builder import CXX, ORDERS, builder, run
 
+pytestmark = pytest.mark.compiles
+
 COUNTS = {"plain": 700, "checked": 60, "sanitized": 50}  # cases in each order of threads
 
 

@@ -16,9 +16,10 @@ from cuda_builder import (
     ORDERS,
     builder,
     compile_object,
-    in_parallel,
     run,
 )
+
+pytestmark = pytest.mark.compiles
 
 # A file of csrc/cuda: the kernel compiled to judge its mutants, the cases run, and its mutants.
 KERNELS = {
@@ -218,13 +219,11 @@ MUTANTS = {
 }
 
 
-def judge(file, name, folder):
-    """None if the mutant is caught, else its name."""
+def compile_mutant(file, name, operation, folder):
+    """The object of the kernels that the mistake is in, and the stem of their file."""
     mutant = MUTANTS[file][name]
-    kernel, operation = KERNELS[file]
-    operation = mutant.operation or operation
     # The file whose kernels the operation runs through the mistake in a header.
-    kernel = operation if operation in ("greedy", "normalize") else kernel
+    kernel = operation if operation in ("greedy", "normalize") else KERNELS[file][0]
     # All of csrc/cuda again, to be found before the files without the mistake.
     shutil.copytree(CSRC / "cuda", folder / "cuda")
     text = (CSRC / "cuda" / file).read_text()
@@ -233,24 +232,21 @@ def judge(file, name, folder):
     # Without warnings: a mutant may leave something unused.
     flags = [*EMULATED, "-w", *MODES["checked"].kernels]
     source = folder / f"cuda/{kernel}.cu"
-    broken = compile_object(source, folder / "mutant.o", *flags, includes=[folder])
+    return compile_object(source, folder / "mutant.o", *flags, includes=[folder]), kernel
+
+
+@pytest.mark.skipif(not CXX, reason="g++ is not on the PATH")
+@pytest.mark.parametrize(("file", "name"), [(f, name) for f in MUTANTS for name in MUTANTS[f]])
+def test_mutants_are_caught(file, name, tmp_path):
+    operation = MUTANTS[file][name].operation or KERNELS[file][1]
+    broken, kernel = compile_mutant(file, name, operation, tmp_path)
     right = [o for k, o in builder().kernel_objects("checked").items() if k.stem != kernel]
     # The first of several equal functions is linked: the mutant's.
-    program = builder().link(folder / "mutant", "checked", [broken, *right])
+    program = builder().link(tmp_path / "mutant", "checked", [broken, *right])
     # The order that finds a mistake depends on the mistake.
     for order in ORDERS.values():
         done = run(program, "--order", order, "--count", 480, "--only", operation)
         if done.returncode != 0:
             assert operation in done.stdout, done.stdout + done.stderr
-            return None
-    return name
-
-
-@pytest.mark.skipif(not CXX, reason="g++ is not on the PATH")
-@pytest.mark.parametrize("file", MUTANTS)
-def test_mutants_are_caught(file, tmp_path):
-    builder().program("checked")  # what all mutants share, before they run side by side
-    names = list(MUTANTS[file])
-    folders = [tmp_path / str(number) for number in range(len(names))]
-    verdicts = in_parallel(lambda item: judge(file, *item), list(zip(names, folders, strict=True)))
-    assert [name for name in verdicts if name] == [], "these mutants passed every case"
+            return
+    pytest.fail(f"{name!r} passed every case")

@@ -14,6 +14,8 @@ from cuda_builder import (
     run,
 )
 
+pytestmark = pytest.mark.compiles
+
 # Without the checker only some mistakes show.
 ARGUMENTS = {"plain": ["--right-only"], "checked": [], "sanitized": ["--right-only"]}
 

@@ -11,23 +11,44 @@ from consumers import C_ROWS, CXX_ROWS, compile_line, configure_project, install
 import mi_pruner_cuda
 from mi_pruner_cuda import c_library
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.compiles]
 # Where libraries go, and where headers.
 FOLDERS = {"lib64": "include", "lib/x86_64-linux-gnu": "include/engines"}
 SHARED, STATIC, CUDA = "mipruner", "static", "cuda"
 
 
-@pytest.fixture(scope="module")
-def build(tmp_path_factory):
-    """A build folder with libmipruner_cuda in it, whose device is emulated: no nvcc is needed."""
-    return tmp_path_factory.mktemp("build")
-
-
 def configure_mipruner(build, *options):
+    """With libmipruner_cuda in it, whose device is emulated: no nvcc is needed."""
     return run(
         tool("cmake"), "-S", SOURCE, "-B", build, "-DMIPRUNER_CUDA=EMULATED",
-        "-DMIPRUNER_PYTHON_MODULE=OFF", "-DMIPRUNER_TORCH=OFF", *options, env=environment(),
+        "-DMIPRUNER_PYTHON_MODULE=OFF", "-DMIPRUNER_TORCH=OFF", "-DMIPRUNER_WERROR=ON", *options,
+        env=environment(),
     )  # fmt: skip
+
+
+def install(folder):
+    """Builds in folder/build and installs folder/<number of libdir>/before for each of FOLDERS."""
+    build = folder / "build"
+    for number, (libdir, includedir) in enumerate(FOLDERS.items()):
+        configured = configure_mipruner(
+            build, f"-DCMAKE_INSTALL_LIBDIR={libdir}", f"-DCMAKE_INSTALL_INCLUDEDIR={includedir}"
+        )
+        assert configured.returncode == 0, configured.stderr
+        output(tool("cmake"), "--build", build, "--parallel", 2, env=environment())
+        here = folder / str(number)
+        output(tool("cmake"), "--install", build, "--prefix", here / "before")
+        (here / "before").rename(here / "after")
+
+
+@pytest.fixture(scope="module")
+def installations(built_once):
+    return built_once("installations", install)
+
+
+@pytest.fixture(scope="module")
+def build(installations):
+    """The build folder of all installations."""
+    return installations / "build"
 
 
 @pytest.fixture(scope="module", params=FOLDERS)
@@ -36,18 +57,9 @@ def libdir(request):
 
 
 @pytest.fixture(scope="module")
-def prefix(build, libdir, tmp_path_factory):
+def prefix(installations, libdir):
     """An installation that was moved after it was installed."""
-    configured = configure_mipruner(
-        build,
-        f"-DCMAKE_INSTALL_LIBDIR={libdir}",
-        f"-DCMAKE_INSTALL_INCLUDEDIR={FOLDERS[libdir]}",
-    )
-    assert configured.returncode == 0, configured.stderr
-    output(tool("cmake"), "--build", build, "--parallel", 2, env=environment())
-    here = tmp_path_factory.mktemp("installed")
-    output(tool("cmake"), "--install", build, "--prefix", here / "before")
-    return (here / "before").rename(here / "after")
+    return installations / str(list(FOLDERS).index(libdir)) / "after"
 
 
 @pytest.fixture
@@ -123,7 +135,7 @@ def test_a_component_that_is_not_there_is_an_error_that_names_those_that_are(
     assert f"COMPONENTS: got metal, {allowed}" in " ".join(done.stderr.split())
 
 
-def test_an_absolute_library_folder_is_refused(build, tmp_path):
+def test_an_absolute_library_folder_is_refused(tmp_path):
     absolute = tmp_path / "lib"
     done = configure_mipruner(tmp_path / "build", f"-DCMAKE_INSTALL_LIBDIR={absolute}")
     assert done.returncode != 0

@@ -10,6 +10,8 @@ import pytest
 from build_tools import SOURCE, output, run, tool
 from native_tests import build, require_clang, require_googletest
 
+pytestmark = pytest.mark.compiles
+
 SUITES = {
     "door_tests": [
         "ByteSource",
@@ -26,15 +28,14 @@ HEADERS = SOURCE / "csrc/llama"
 
 
 @pytest.fixture(scope="session", params=["", "address,undefined"], ids=["plain", "sanitized"])
-def programs(request, tmp_path_factory):
+def programs(request, built_once):
     """The folder of the tests, built once for each way to build them."""
     require_googletest()
-    folder = tmp_path_factory.mktemp("llama_door")
     options = [f"-DMIPRUNER_TESTS_SANITIZE={request.param}"]
     if request.param:
         options.append("-DCMAKE_BUILD_TYPE=None")
-    build("csrc/tests/llama", folder, *options)
-    return folder
+    name = f"llama_door_{'sanitized' if request.param else 'plain'}"
+    return built_once(name, lambda to: build("csrc/tests/llama", to, *options))
 
 
 @pytest.mark.parametrize("program", SUITES)

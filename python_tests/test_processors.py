@@ -8,11 +8,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 HERE = Path(__file__).resolve().parent
 # `make test` installs it there.
 TORCHVISION = HERE.parent / ".venv" / "torchvision"
 
 
+@pytest.mark.slow
 def test_with_torchvision():
     assert TORCHVISION.is_dir(), "torchvision is not installed; `make test` does it"
     path = os.pathsep.join(map(str, (TORCHVISION, HERE, HERE / "processors")))

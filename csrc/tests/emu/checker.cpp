@@ -1,7 +1,7 @@
 // Judges the loads and stores of kernels: bounds, uninitialised shared memory, races.
 //
 // Every byte of shared and registered global memory has a cell that remembers its last write and
-// two reads. An access races with a remembered one unless one of these orders them: the same
+// two reads (four bytes share one for as long as they are accessed together). An access races with a remembered one unless one of these orders them: the same
 // thread, a block-wide barrier, a chain of __syncwarp, both being atomic, or, between blocks, a
 // fence and an atomic that the other block has seen. Shuffles and votes order nothing, as in CUDA.
 #include "emu/checker.h"
@@ -11,8 +11,8 @@
 #include <sys/mman.h>
 
 #include <algorithm>
+#include <array>
 #include <cstdio>
-#include <cstdlib>
 #include <cstring>
 #include <iterator>
 #include <map>
@@ -28,7 +28,7 @@
 namespace emu {
 namespace {
 
-// One access, compactly: a cell belongs to every byte.
+// One access, compactly: there are many cells.
 struct Stamp {
   uint32_t barriers;    // that the block had passed
   uint32_t clock : 20;  // of the thread: counts its __syncwarps
@@ -38,7 +38,6 @@ struct Stamp {
 };
 
 struct Cell {
-  uint32_t generation;  // block (shared) or launch (global) that the rest is about
   uint8_t written;      // shared only
   uint8_t in_flight;    // shared only: a cp.async has been started and not waited for
   Stamp write;
@@ -55,6 +54,55 @@ struct GlobalCell {
   Stamp first_read;
 };
 
+// The cells of some memory. Four aligned bytes to which every access is to all of them have one cell,
+// which is as good as four equal ones; the first access to some of them gives each its own.
+template <class AnyCell>
+class Cells {
+ public:
+  explicit Cells(size_t bytes) : words_((bytes + kWord - 1) / kWord) {}
+
+  // Calls judge(cell) for the cells of these bytes. All are new in a generation: block or launch.
+  template <class Judge>
+  void visit(size_t offset, size_t bytes, uint32_t generation, Judge judge) {
+    if (generation != generation_) divided_.clear();
+    generation_ = generation;
+    const size_t end = offset + bytes;
+    while (offset < end) {
+      Word& word = words_[offset / kWord];
+      if (word.generation != generation) word = Word{generation, kWhole, {}};
+      if (word.divided == kWhole && offset % kWord == 0 && end - offset >= kWord) {
+        judge(word.cell);
+        offset += kWord;
+      } else {
+        judge(own_cells(word)[offset % kWord]);
+        ++offset;
+      }
+    }
+  }
+
+ private:
+  static constexpr size_t kWord = 4;
+  static constexpr uint32_t kWhole = ~0u;
+  using OwnCells = std::array<AnyCell, kWord>;
+  struct Word {
+    uint32_t generation = 0;
+    uint32_t divided = kWhole;  // or where in divided_ its bytes' own cells are
+    AnyCell cell{};
+  };
+
+  OwnCells& own_cells(Word& word) {
+    if (word.divided == kWhole) {
+      word.divided = static_cast<uint32_t>(divided_.size());
+      divided_.push_back({word.cell, word.cell, word.cell, word.cell});
+    }
+    return divided_[word.divided];
+  }
+
+  std::vector<Word> words_;
+  std::vector<OwnCells> divided_;
+  uint32_t generation_ = 0;
+};
+
 // Pages around each allocation that belong to nobody, so that nearby misses are recognised.
 constexpr size_t kMargin = 64 * 1024;
 
@@ -64,7 +112,7 @@ struct Region {
   std::string name;
   char* mapping;
   size_t mapped_bytes;
-  GlobalCell* cells;
+  Cells<GlobalCell> cells;
 };
 
 std::mutex regions_mutex;
@@ -73,7 +121,7 @@ Region* recent = nullptr;
 
 constexpr size_t kArenaBytes = 1 << 20;
 char* arena = nullptr;  // shared memory starts in its middle
-Cell shared_cells[256 * 1024];
+Cells<Cell> shared_cells(256 * 1024);
 uint32_t block_generation = 0;
 uint32_t launch_generation = 0;
 
@@ -181,27 +229,22 @@ void judge_within_block(Cell& cell, const Request& request, bool own_write) {
   remember(cell, request);
 }
 
-void judge_shared_byte(Cell& cell, const Request& request) {
-  if (cell.generation != block_generation) {
-    cell = Cell{};
-    cell.generation = block_generation;
-  }
+void judge_shared_cell(Cell& cell, const Request& request) {
   if (cell.in_flight) fail_access(request, "cp.async still under way");
   if (!cell.written && request.access != Access::kWrite) fail_access(request, "uninitialised");
   judge_within_block(cell, request, true);
   if (request.writes()) cell.written = 1;
 }
 
-void judge_shared(Request request) {
+void judge_shared(Request& request) {
   const size_t size = machine->block.shared_bytes;
   request.space = "shared memory";
   request.offset = static_cast<size_t>(request.address - machine->block.shared);
   if (request.offset >= size || request.bytes > size - request.offset) {
     fail_access(request, "out of bounds");
   }
-  for (size_t i = 0; i < request.bytes; ++i) {
-    judge_shared_byte(shared_cells[request.offset + i], request);
-  }
+  shared_cells.visit(request.offset, request.bytes, block_generation,
+                     [&](Cell& cell) { judge_shared_cell(cell, request); });
 }
 
 bool other_unseen_block(uint32_t block) {
@@ -219,12 +262,8 @@ void judge_between_blocks(const GlobalCell& g, const Request& request) {
   }
 }
 
-void judge_global_byte(GlobalCell& g, const Request& request) {
+void judge_global_cell(GlobalCell& g, const Request& request) {
   const uint32_t self = machine->block.index;
-  if (g.cell.generation != launch_generation) {
-    g = GlobalCell{};
-    g.cell.generation = launch_generation;
-  }
   judge_between_blocks(g, request);
   if (g.reader != self) g.cell.reads[0] = g.cell.reads[1] = Stamp{};
   judge_within_block(g.cell, request, g.writer == self);
@@ -251,15 +290,20 @@ Region* find_region(const char* address) {
   return recent;
 }
 
-void judge_global(Region& region, Request request) {
+void judge_global(Region& region, Request& request) {
   request.space = region.name.c_str();
   request.offset = static_cast<size_t>(request.address - region.begin);
   if (request.offset >= region.bytes || request.bytes > region.bytes - request.offset) {
     fail_access(request, "out of bounds");
   }
-  for (size_t i = 0; i < request.bytes; ++i) {
-    judge_global_byte(region.cells[request.offset + i], request);
-  }
+  region.cells.visit(request.offset, request.bytes, launch_generation,
+                     [&](GlobalCell& cell) { judge_global_cell(cell, request); });
+}
+
+void set_in_flight(const char* shared, size_t bytes, bool in_flight) {
+  const auto offset = static_cast<size_t>(shared - machine->block.shared);
+  shared_cells.visit(offset, bytes, block_generation,
+                     [&](Cell& cell) { cell.in_flight = in_flight; });
 }
 
 bool in_arena(const char* address) { return address >= arena && address < arena + kArenaBytes; }
@@ -276,8 +320,8 @@ char* map_pages(size_t bytes) {
 void check_access(const void* address, size_t bytes, Access access, const void* code) {
   if (!machine || !machine->running) return;
   ++stats().accesses;
-  Request request{nullptr, static_cast<const char*>(address), 0, bytes, access, code};
   if (machine->stacks.contain(address)) return;
+  Request request{nullptr, static_cast<const char*>(address), 0, bytes, access, code};
   if (in_arena(request.address)) {
     judge_shared(request);
   } else if (Region* region = find_region(request.address)) {
@@ -286,8 +330,8 @@ void check_access(const void* address, size_t bytes, Access access, const void* 
 }
 
 void check_alignment(const void* address, size_t bytes, const void* code) {
-  if (!machine || !machine->running || machine->stacks.contain(address)) return;
   if (reinterpret_cast<uintptr_t>(address) % bytes == 0) return;
+  if (!machine || !machine->running || machine->stacks.contain(address)) return;
   const char* p = static_cast<const char*>(address);
   if (!in_arena(p) && !find_region(p)) return;
   fail({"checker", 0}, "misaligned access of %zu bytes, thread %u of block %u, %s", bytes,
@@ -328,12 +372,11 @@ void check_atomic_order(const void* address) {
 void check_copy_started(const void* shared, size_t bytes) {
   const char* p = static_cast<const char*>(shared);
   if (!in_arena(p)) fail({"checker", 0}, "cp.async to memory that is not shared");
-  for (size_t i = 0; i < bytes; ++i) shared_cells[p - machine->block.shared + i].in_flight = 1;
+  set_in_flight(p, bytes, true);
 }
 
 void check_copy_landed(const void* shared, size_t bytes) {
-  const char* p = static_cast<const char*>(shared);
-  for (size_t i = 0; i < bytes; ++i) shared_cells[p - machine->block.shared + i].in_flight = 0;
+  set_in_flight(static_cast<const char*>(shared), bytes, false);
 }
 
 void check_launch_begins() {
@@ -359,14 +402,11 @@ void give_back_shared(char*) {}
 void* global_alloc(size_t bytes, const char* name) {
   const std::lock_guard<std::mutex> lock(regions_mutex);
   const size_t mapped = (bytes + 4095) / 4096 * 4096 + 2 * kMargin;
-  Region region{nullptr, bytes, name, map_pages(mapped), mapped, nullptr};
-  region.begin = region.mapping + kMargin;
-  region.cells =
-      static_cast<GlobalCell*>(std::calloc(std::max<size_t>(bytes, 1), sizeof(GlobalCell)));
-  if (!region.cells) throw std::bad_alloc();
-  std::memset(region.begin, 0xff, bytes);
-  regions[region.begin] = region;
-  return region.begin;
+  char* const mapping = map_pages(mapped);
+  char* const begin = mapping + kMargin;
+  std::memset(begin, 0xff, bytes);
+  regions.emplace(begin, Region{begin, bytes, name, mapping, mapped, Cells<GlobalCell>(bytes)});
+  return begin;
 }
 
 void global_free(void* memory) {
@@ -374,7 +414,6 @@ void global_free(void* memory) {
   const auto found = regions.find(static_cast<const char*>(memory));
   if (found == regions.end()) return;
   recent = nullptr;
-  std::free(found->second.cells);
   munmap(found->second.mapping, found->second.mapped_bytes);
   regions.erase(found);
 }

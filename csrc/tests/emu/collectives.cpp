@@ -21,33 +21,31 @@ struct Lanes {
   Iterator end() const { return {0}; }
 };
 
-bool same_call(const Thread& a, const Thread& b) {
-  return a.mask == b.mask && a.operation == b.operation && a.site.line == b.site.line &&
-         std::strcmp(a.site.file, b.site.file) == 0;
+Thread& lane_of(const Thread& self, int lane) {
+  return machine->threads[self.first_of_warp + static_cast<unsigned>(lane)];
 }
 
-// Whether all lanes of the mask wait here; gathers their arguments. Fails if they never will.
-bool all_arrived(const Thread& self, void* (&arguments)[kLanes]) {
-  bool complete = true;
-  for (int lane : Lanes{self.mask}) {
-    const unsigned index = self.first_of_warp + static_cast<unsigned>(lane);
-    if (index >= machine->block.size || machine->threads[index].state == State::kExited) {
-      fail(self.site, "%s waits for lane %d, which has exited or never was (mask %08x)",
-           self.operation, lane, self.mask);
-    }
-    const Thread& other = machine->threads[index];
-    if (other.state != State::kAtCollective) {
-      complete = false;
-      continue;
-    }
-    if (!same_call(self, other)) {
-      fail(self.site, "lane %u is at %s (mask %08x), but lane %d at %s in line %d (mask %08x)",
-           self.lane, self.operation, self.mask, lane, other.operation, other.site.line,
-           other.mask);
-    }
-    arguments[lane] = other.argument;
+void require_same_call(const Thread& a, const Thread& b) {
+  // Pointers of one file's name are mostly one.
+  const bool same = a.mask == b.mask && a.operation == b.operation && a.site.line == b.site.line &&
+                    (a.site.file == b.site.file || std::strcmp(a.site.file, b.site.file) == 0);
+  if (same) return;
+  fail(a.site, "lane %u is at %s (mask %08x), but lane %u at %s in line %d (mask %08x)", a.lane,
+       a.operation, a.mask, b.lane, b.operation, b.site.line, b.mask);
+}
+
+// Whether all lanes of the mask wait here. Fails if they never will.
+bool all_arrived(const Thread& self, const Warp& warp) {
+  if (const uint32_t missing = self.mask & warp.gone) {
+    fail(self.site, "%s waits for lane %d, which has exited or never was (mask %08x)",
+         self.operation, *Lanes{missing}.begin(), self.mask);
   }
-  return complete;
+  const uint32_t here = self.mask & warp.waiting;
+  // One of the others stands for all, which were compared when they came.
+  if (const uint32_t others = here & ~(1u << self.lane)) {
+    require_same_call(self, lane_of(self, *Lanes{others}.begin()));
+  }
+  return here == self.mask;
 }
 
 struct ShuffleArgument {
@@ -136,17 +134,22 @@ void warp_call(Site site, const char* operation, uint32_t mask, void* argument, 
   self.operation = operation;
   self.mask = mask;
   self.argument = argument;
-  self.state = State::kAtCollective;
-  void* arguments[kLanes] = {};
-  if (!all_arrived(self, arguments)) {
+  set_state(self, State::kAtCollective);
+  Warp& warp = machine->warps[self.index / kLanes];
+  warp.waiting |= 1u << self.lane;
+  if (!all_arrived(self, warp)) {
     wait_turn();
     return;
   }
   ++stats().collectives;
-  run(function, site, mask, arguments);
+  void* arguments[kLanes] = {};
   for (int lane : Lanes{mask}) {
-    machine->threads[self.first_of_warp + static_cast<unsigned>(lane)].state = State::kReady;
+    require_same_call(self, lane_of(self, lane));
+    arguments[lane] = lane_of(self, lane).argument;
   }
+  run(function, site, mask, arguments);
+  warp.waiting &= ~mask;
+  for (int lane : Lanes{mask}) set_state(lane_of(self, lane), State::kReady);
   // Otherwise the last lane to arrive would always be the first to go on.
   if (options().order == Order::kRandom) wait_turn();
 }

@@ -11,6 +11,7 @@ namespace emu {
 
 constexpr unsigned kLanes = 32;
 constexpr unsigned kMaxThreads = 1024;
+constexpr unsigned kMaxWarps = kMaxThreads / kLanes;
 
 enum class State : uint8_t { kReady, kAtBarrier, kAtCollective, kExited };
 
@@ -40,6 +41,30 @@ struct Thread {
   uint32_t copy_group = 0;
 };
 
+// What the lanes of one warp do, a bit for each: a collective looks at these and not at 32 threads.
+struct Warp {
+  uint32_t waiting = 0;  // at a collective
+  uint32_t gone = 0;     // exited, or never there
+};
+
+// Those threads of the block that can run.
+class ReadyThreads {
+ public:
+  static constexpr unsigned kNone = kMaxThreads;
+
+  void fill(unsigned size);
+  void insert(unsigned index) { words_[index / kBits] |= uint64_t{1} << index % kBits; }
+  void erase(unsigned index) { words_[index / kBits] &= ~(uint64_t{1} << index % kBits); }
+  // The nearest one after or before `index`, going around at the ends, `index` itself last.
+  unsigned after(unsigned index) const;
+  unsigned before(unsigned index) const;
+
+ private:
+  static constexpr unsigned kBits = 64;
+  static constexpr unsigned kWords = kMaxThreads / kBits;
+  uint64_t words_[kWords] = {};
+};
+
 struct Block {
   unsigned index = 0;  // in the grid
   unsigned size = 0;
@@ -53,6 +78,8 @@ struct Block {
 
 struct Machine {
   std::vector<Thread> threads;
+  Warp warps[kMaxWarps];
+  ReadyThreads ready;  // those whose state is kReady
   FiberStacks stacks;
   Block block;
   Thread* running = nullptr;  // nullptr: the launcher
@@ -65,6 +92,8 @@ struct Machine {
 // One launch at a time: a mutex in launch_body sees to it. `__thread`, so that code of other OS
 // threads never takes itself for the running thread, without the wrapper of `thread_local`.
 extern __thread Machine* machine;  // nullptr outside launches
+
+void set_state(Thread& thread, State state);
 
 uint32_t next_random();
 void count_error(const char* message);

@@ -4,6 +4,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <iterator>
 #include <map>
 #include <mutex>
 #include <numeric>
@@ -29,14 +30,10 @@ const char* base_name(const char* path) {
 // The next thread that can run, in the chosen order; nullptr if none can.
 Thread* next_ready() {
   Machine& m = *machine;
-  const unsigned size = m.block.size;
   const Order order = options().order;
-  const unsigned start = order == Order::kRandom ? next_random() % size : m.running->index;
-  for (unsigned step = 1; step <= size; ++step) {
-    const unsigned index = (order == Order::kBackward ? start + size - step : start + step) % size;
-    if (m.threads[index].state == State::kReady) return &m.threads[index];
-  }
-  return nullptr;
+  const unsigned start = order == Order::kRandom ? next_random() % m.block.size : m.running->index;
+  const unsigned index = order == Order::kBackward ? m.ready.before(start) : m.ready.after(start);
+  return index == ReadyThreads::kNone ? nullptr : &m.threads[index];
 }
 
 std::string describe(const Thread& thread) {
@@ -75,7 +72,7 @@ void release_barrier() {
     fail(first, "threads of one block wait at two barriers, the other one at %s:%d",
          base_name(other.file), other.line);
   }
-  for (unsigned i = 0; i < block.size; ++i) machine->threads[i].state = State::kReady;
+  for (unsigned i = 0; i < block.size; ++i) set_state(machine->threads[i], State::kReady);
   block.arrived = 0;
   ++block.barriers_passed;
   block.count[block.barriers_passed % 2] = 0;  // of the next barrier: everyone has read it
@@ -88,13 +85,19 @@ void release_barrier() {
   Thread& self = *machine->running;
   Block& block = machine->block;
   if (!self.copies.empty()) fail(self.site, "a thread exits with cp.async copies not waited for");
-  self.state = State::kExited;
+  set_state(self, State::kExited);
+  machine->warps[self.index / kLanes].gone |= 1u << self.lane;
   if (++block.exited == block.size) leave_fibers();
   switch_from_dead_fiber(take_turn().fiber);
 }
 
 void prepare_threads(dim3 size) {
   Machine& m = *machine;
+  m.ready.fill(m.block.size);
+  for (unsigned first = 0; first < m.block.size; first += kLanes) {
+    const unsigned there = m.block.size - first;
+    m.warps[first / kLanes] = {0, there < kLanes ? ~0u << there : 0};
+  }
   for (unsigned i = 0; i < m.block.size; ++i) {
     Thread& thread = m.threads[i];
     thread.fiber = m.stacks.fiber(i);
@@ -165,6 +168,42 @@ Stats& stats() {
   return instance;
 }
 
+void ReadyThreads::fill(unsigned size) {
+  std::fill(std::begin(words_), std::end(words_), 0);
+  for (unsigned index = 0; index < size; ++index) insert(index);
+}
+
+unsigned ReadyThreads::after(unsigned index) const {
+  const unsigned first = index / kBits;
+  const uint64_t upper = ~uint64_t{0} << index % kBits << 1;
+  for (unsigned step = 0; step <= kWords; ++step) {
+    const unsigned word = (first + step) % kWords;
+    const uint64_t found = words_[word] & (step == 0 ? upper : ~uint64_t{0});
+    if (found) return word * kBits + static_cast<unsigned>(__builtin_ctzll(found));
+  }
+  return kNone;
+}
+
+unsigned ReadyThreads::before(unsigned index) const {
+  const unsigned first = index / kBits;
+  const uint64_t lower = ~(~uint64_t{0} << index % kBits);
+  for (unsigned step = 0; step <= kWords; ++step) {
+    const unsigned word = (first + kWords - step) % kWords;
+    const uint64_t found = words_[word] & (step == 0 ? lower : ~uint64_t{0});
+    if (found) return word * kBits + kBits - 1 - static_cast<unsigned>(__builtin_clzll(found));
+  }
+  return kNone;
+}
+
+void set_state(Thread& thread, State state) {
+  thread.state = state;
+  if (state == State::kReady) {
+    machine->ready.insert(thread.index);
+  } else {
+    machine->ready.erase(thread.index);
+  }
+}
+
 uint32_t next_random() {  // xorshift
   uint32_t& x = machine->random_state;
   x ^= x << 13;
@@ -210,7 +249,7 @@ void sync_block(Site site) {
   Thread& self = *machine->running;
   Block& block = machine->block;
   self.site = site;
-  self.state = State::kAtBarrier;
+  set_state(self, State::kAtBarrier);
   if (block.exited > 0) fail(site, "barrier after %u threads have exited", block.exited);
   if (++block.arrived == block.size) release_barrier();
   wait_turn();
