@@ -5,6 +5,7 @@
 #   make test-llama  mipruner inside the real llama.cpp, which it fetches and builds
 #   make lmms-eval  the demo model through lmms-eval, which it installs
 #   make bench    the speed tables
+#   make wheel    a wheel for other Linux machines (manylinux_2_28), in dist
 #   make lint     what CI checks about style;  make format  puts it right
 #   make clean    removes what the others made
 PYTHON ?= python3
@@ -34,7 +35,7 @@ LLAMA_OPTIONS := -DLLAMA_BUILD_MTMD=ON -DLLAMA_OPENSSL=OFF -DGGML_NATIVE=OFF -DG
 CXX_FILES = $(shell find csrc bench -name '*.h' -o -name '*.hpp' -o -name '*.c' -o -name '*.cpp' \
 	-o -name '*.cu*')
 
-.PHONY: demo test test-llama lmms-eval bench lint format install clean
+.PHONY: demo test test-llama lmms-eval bench wheel lint format install clean
 
 demo: install
 	$(BIN)/python -m mi_pruner_cuda demo
@@ -57,6 +58,15 @@ bench: install
 	$(BIN)/python bench/bench_select.py
 	$(BIN)/python bench/bench_c_api.py
 	$(BIN)/python bench/bench_attach.py
+
+# From the objects of make install, linked for an older glibc (csrc/glibc/glibc.cmake). auditwheel
+# checks that nothing younger is in it; torch brings its own libraries.
+wheel: install
+	rm -rf build/wheel
+	MIPRUNER_WERROR=ON CMAKE_ARGS="$(CMAKE_ARGS) -DMIPRUNER_GLIBC=2.28" \
+		$(BIN)/pip wheel --quiet --no-build-isolation --no-deps --wheel-dir build/wheel .
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/auditwheel repair --plat manylinux_2_28_$$(uname -m) \
+		--exclude libtorch.so --exclude libtorch_cpu.so --wheel-dir dist build/wheel/*.whl
 
 lint: $(VENV)/lint-tools
 	$(BIN)/ruff check .
