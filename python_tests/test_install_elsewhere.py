@@ -65,7 +65,9 @@ def test_a_release_that_zig_does_not_know_is_refused(tmp_path):
         f"-DMIPRUNER_PYTHON={sys.executable}", env=environment(),
     )  # fmt: skip
     assert done.returncode != 0
-    assert "MIPRUNER_GLIBC: got 1.9, but its symbols are not at hand" in " ".join(done.stderr.split())
+    assert "MIPRUNER_GLIBC: got 1.9, but its symbols are not at hand" in " ".join(
+        done.stderr.split()
+    )
 
 
 # ---- aarch64 ----

@@ -124,9 +124,9 @@ def test_uv_builds_in_isolation(source, for_cpu, tmp_path, with_torch, how):
     site = site_of(interpreter)
     if with_torch:
         (site / "torch").symlink_to(TORCH)
-    # As `source env/bin/activate` leaves it.
-    programs = f"{interpreter.parent}:{for_cpu['PATH']}"
-    active = {**for_cpu, "VIRTUAL_ENV": str(tmp_path / "env"), "PATH": programs, "PWD": "/"}
+    # As `source env/bin/activate` leaves it, on a machine without another environment.
+    path = f"{interpreter.parent}:/usr/local/bin:/usr/bin:/bin"
+    active = {**for_cpu, "VIRTUAL_ENV": str(tmp_path / "env"), "PATH": path, "PWD": "/"}
     active["MIPRUNER_TORCH"] = "AUTO"
     editable = ["--editable"] if how == "editable" else []
     uv_install(interpreter, *editable, source, env=active)
@@ -184,9 +184,13 @@ def sdist(source, tmp_path_factory):
 
 def test_a_source_distribution_holds_the_sources_and_nothing_else(sdist):
     files = {str(f.relative_to(sdist)) for f in sdist.rglob("*") if f.is_file()}
-    made = {"PKG-INFO", "setup.cfg"} | {f for f in files if f.startswith("mi_pruner_cuda.egg-info/")}
+    made = {"PKG-INFO", "setup.cfg"} | {
+        f for f in files if f.startswith("mi_pruner_cuda.egg-info/")
+    }
     known = re.compile(r"(csrc|mi_pruner_cuda)/.*|[^/]+")
-    assert {f for f in files - made if not known.fullmatch(f) or not (SOURCE / f).is_file()} == set()
+    assert {
+        f for f in files - made if not known.fullmatch(f) or not (SOURCE / f).is_file()
+    } == set()
     assert not [f for f in files if f.endswith((".so", ".a", ".o", ".pyc")) or "native/" in f]
     assert {"CHANGELOG.md", "CITATION.cff", "csrc/glibc/stubs.py"} <= files
     assert sum((sdist / f).stat().st_size for f in files) < 10e6
