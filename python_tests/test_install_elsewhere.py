@@ -26,8 +26,9 @@ def wheel(tmp_path_factory):
     pip = (sys.executable, "-m", "pip", "wheel", "--no-build-isolation", "--no-deps", "--no-index")
     output(*pip, "--wheel-dir", folder / "plain", SOURCE, env=env)
     (plain,) = (folder / "plain").glob("*.whl")
+    platform = f"manylinux_2_28_{plain.stem.rpartition('linux_')[2]}"
     output(
-        tool("auditwheel"), "repair", "--plat", f"manylinux_2_28_{plain.stem.rpartition('linux_')[2]}",
+        tool("auditwheel"), "repair", "--plat", platform,
         "--exclude", "libtorch.so", "--exclude", "libtorch_cpu.so", "--wheel-dir", folder, plain,
         env=env,
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""pip and uv: every Python that is here, isolated builds, two at once, from a source distribution."""
+"""pip and uv: every Python that is here, isolated builds, two at once, a source distribution."""
 
 import re
 import shutil
