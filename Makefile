@@ -7,6 +7,7 @@
 #   make test-llama  mipruner inside the real llama.cpp, which it fetches and builds
 #   make lmms-eval  the demo model through lmms-eval, which it installs
 #   make bench    the speed tables
+#   make wheel    a wheel for other Linux machines (manylinux_2_28), in dist
 #   make lint     what CI checks about style;  make format  puts it right
 #   make clean    removes what the others made
 PYTHON ?= python3
@@ -52,7 +53,7 @@ export CCACHE_DIR = $(abspath build/ccache)
 export CCACHE_COMPILERCHECK = %compiler% --version
 export CCACHE_NOHASHDIR = true
 
-.PHONY: demo test test-quick test-llama lmms-eval bench lint format install clean
+.PHONY: demo test test-quick test-llama lmms-eval bench wheel lint format install clean
 .PHONY: test-tools system-tools
 
 demo: install
@@ -85,6 +86,15 @@ bench: install
 	$(BIN)/python bench/bench_select.py
 	$(BIN)/python bench/bench_c_api.py
 	$(BIN)/python bench/bench_attach.py
+
+# From the objects of make install, linked for an older glibc (csrc/glibc/glibc.cmake). auditwheel
+# checks that nothing younger is in it; torch brings its own libraries.
+wheel: install
+	rm -rf build/wheel
+	MIPRUNER_WERROR=ON CMAKE_ARGS="$(CMAKE_ARGS) -DMIPRUNER_GLIBC=2.28" \
+		$(BIN)/pip wheel --quiet --no-build-isolation --no-deps --wheel-dir build/wheel .
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/auditwheel repair --plat manylinux_2_28_$$(uname -m) \
+		--exclude libtorch.so --exclude libtorch_cpu.so --wheel-dir dist build/wheel/*.whl
 
 lint: $(VENV)/lint-tools
 	$(BIN)/ruff check .

@@ -162,7 +162,7 @@ class CMakeBuild(build_ext):
 
 
 # Source distributions hold what an extension depends on; so no manifest has to list it.
-depends = ["CMakeLists.txt"]
+depends = ["CMakeLists.txt", "CHANGELOG.md", "CITATION.cff"]
 depends += [str(f.relative_to(SOURCE)) for f in (SOURCE / "csrc").rglob("*") if f.is_file()]
 
 with alone_in(SOURCE / "build"):

@@ -117,7 +117,7 @@ def test_a_project_in_cpp(find_it, tmp_path):
 
 @pytest.mark.parametrize(
     ("version", "found"),
-    [("0.1", True), (mi_pruner_cuda.__version__, True), ("0.2", False), ("1", False)],
+    [("0.2", True), (mi_pruner_cuda.__version__, True), ("0.1", False), ("1", False)],
 )
 def test_the_version_is_that_of_the_package(find_it, tmp_path, version, found):
     done = configure_project("c", tmp_path, [SHARED], find_it, f"-DVERSION={version}")
