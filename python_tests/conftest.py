@@ -25,7 +25,7 @@ settings.load_profile("mipruner")
 LONGEST_FIRST = [
     "test_cuda_mutants", "test_c_api_suite", "test_cuda_kernels", "test_fuzz", "test_installed",
     "test_build", "test_llama_door", "test_cuda_compile", "test_emulator", "test_processors",
-    "test_gpu_check", "test_cpp", "test_html_report",
+    "test_gpu_check", "test_cpp", "test_html_report", "test_attach_ways",
 ]  # fmt: skip
 
 

@@ -205,6 +205,7 @@ def tiny():
 TWO = [Prompt([20, SQUARE, 30, 31]), Prompt([21, SQUARE, 32, SQUARE, 33])]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["attached before", "attached to it", "in place", "forward"])
 def test_a_compiled_model(tiny, way):
     """Compiled code must notice that hooks came, and that they went."""

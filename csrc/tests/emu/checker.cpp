@@ -103,8 +103,9 @@ class Cells {
   uint32_t generation_ = 0;
 };
 
-// Pages around each allocation that belong to nobody, so that nearby misses are recognised.
-constexpr size_t kMargin = 64 * 1024;
+// Pages around each allocation that belong to nobody, so that misses are recognised: further away
+// than a wrong row of the largest table is. They take no memory.
+constexpr size_t kMargin = 16 << 20;
 
 struct Region {
   char* begin;
