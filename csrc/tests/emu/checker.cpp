@@ -1,9 +1,10 @@
 // Judges the loads and stores of kernels: bounds, uninitialised shared memory, races.
 //
 // Every byte of shared and registered global memory has a cell that remembers its last write and
-// two reads (four bytes share one for as long as they are accessed together). An access races with a remembered one unless one of these orders them: the same
-// thread, a block-wide barrier, a chain of __syncwarp, both being atomic, or, between blocks, a
-// fence and an atomic that the other block has seen. Shuffles and votes order nothing, as in CUDA.
+// two reads (four bytes share one for as long as they are accessed together). An access races with
+// a remembered one unless one of these orders them: the same thread, a block-wide barrier, a chain
+// of __syncwarp, both being atomic, or, between blocks, a fence and an atomic that the other block
+// has seen. Shuffles and votes order nothing, as in CUDA.
 #include "emu/checker.h"
 
 #include <dlfcn.h>
@@ -38,8 +39,8 @@ struct Stamp {
 };
 
 struct Cell {
-  uint8_t written;      // shared only
-  uint8_t in_flight;    // shared only: a cp.async has been started and not waited for
+  uint8_t written;    // shared only
+  uint8_t in_flight;  // shared only: a cp.async has been started and not waited for
   Stamp write;
   Stamp reads[2];
 };
@@ -54,8 +55,8 @@ struct GlobalCell {
   Stamp first_read;
 };
 
-// The cells of some memory. Four aligned bytes to which every access is to all of them have one cell,
-// which is as good as four equal ones; the first access to some of them gives each its own.
+// The cells of some memory. Four aligned bytes to which every access is to all of them have one
+// cell, which is as good as four equal ones; the first access to some of them gives each its own.
 template <class AnyCell>
 class Cells {
  public:
