@@ -19,8 +19,8 @@ struct Sink {
   void* user_data = nullptr;
 };
 
-// Initialised at compile time and never destroyed, whatever the C++ library's mutex does when it is:
-// no thread is too early or too late.
+// Initialised at compile time and never destroyed, whatever the C++ library's mutex does when it
+// is: no thread is too early or too late.
 union Undying {
   Sink sink;
   constexpr Undying() : sink{} {}

@@ -16,7 +16,7 @@ int look_into(dl_phdr_info* object, size_t /*size*/, void* data) {
   const auto& search = *static_cast<const Search*>(data);
   uintptr_t begin = 0, end = 0, table = 0;
   for (int i = 0; i < object->dlpi_phnum; ++i) {
-    const ElfW(Phdr)& part = object->dlpi_phdr[i];
+    const ElfW(Phdr) & part = object->dlpi_phdr[i];
     const uintptr_t start = object->dlpi_addr + part.p_vaddr;
     if (part.p_type == PT_GNU_EH_FRAME) table = start;
     const bool here = search.address >= start && search.address - start < part.p_memsz;
