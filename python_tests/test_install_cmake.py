@@ -10,6 +10,7 @@ from build_tools import environment, output, run, tool
 from checkouts import checkout, from_index
 from consumers import C_ROWS, compile_line, installed_files, programs
 
+pytestmark = pytest.mark.installs
 # Without it CMake finds the system's Python on every PATH.
 PATH_ALONE = "-DCMAKE_FIND_USE_CMAKE_SYSTEM_PATH=OFF"
 SYSTEM = ("c++", "g++", "gcc", "cc", "ld", "as", "ar", "ranlib", "nm", "make", "sh", "uname")

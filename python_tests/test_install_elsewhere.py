@@ -8,7 +8,7 @@ from build_tools import SOURCE, environment, output, require, run, tool
 from checkouts import with_tools
 from consumers import C_ROWS
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.installs]
 CONSUMER = SOURCE / "csrc/tests/consumer"
 
 

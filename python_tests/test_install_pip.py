@@ -15,7 +15,7 @@ from consumers import C_ROWS, programs
 
 import mi_pruner_cuda
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.installs]
 TORCH = Path(torch.__file__).parent
 # The rows that name the words, by NumPy alone.
 SELECT = (

@@ -17,17 +17,20 @@ LLAVA_TOKENS = LLAVA_SIDE * LLAVA_SIDE
 HIDDEN = 32
 
 
-def llava(attention: str = "sdpa", seed: int = 0):
-    """A LlavaForConditionalGeneration of two layers, in eval mode: 16 tokens per 16 x 16 image."""
+def llava(attention: str = "sdpa", seed: int = 0, text=transformers.LlamaConfig, **of_text):
+    """A LlavaForConditionalGeneration of two layers, in eval mode: 16 tokens per 16 x 16 image.
+
+    text, of_text: the language model's class of configuration, and more of its arguments.
+    """
     config = transformers.LlavaConfig(
         vision_config=transformers.CLIPVisionConfig(
             hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
             image_size=16, patch_size=4, projection_dim=16,
         ),
-        text_config=transformers.LlamaConfig(
+        text_config=text(
             hidden_size=HIDDEN, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
             num_key_value_heads=2, vocab_size=VOCABULARY, max_position_embeddings=512,
-            pad_token_id=PAD, bos_token_id=BOS, eos_token_id=EOS,
+            pad_token_id=PAD, bos_token_id=BOS, eos_token_id=EOS, **of_text,
         ),
         image_token_id=IMAGE,
         pad_token_id=PAD,

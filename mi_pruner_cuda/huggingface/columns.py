@@ -177,8 +177,11 @@ def split_mask(
             "attention_mask: got a dict, allowed while pruning is a (batch, length) mask"
         )
     if prepared and mask.dim() == 4 and mask.shape[0] == batch:
-        # The last query sees every real column. Bool: may attend; numbers are added to the scores.
-        seen = mask[:, 0, -1, : past + length]
+        # Bool: may attend; numbers are added to the scores. The last query sees every real column
+        # before it, and each new column sees itself, also where layers have a window.
+        last = mask[:, 0, -1, :past]
+        own = mask[:, 0, :, past : past + length].diagonal(dim1=1, dim2=2)
+        seen = torch.cat([last, own], dim=1)
         mask = seen if seen.dtype == torch.bool else seen == 0
     if mask.dim() != 2 or mask.shape != (batch, past + length):
         raise ValueError(

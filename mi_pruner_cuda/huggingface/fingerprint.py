@@ -31,6 +31,11 @@ def of_rows(x: torch.Tensor) -> torch.Tensor:
     return total
 
 
+def version(x: torch.Tensor) -> int | None:
+    """How often a tensor was changed in place; None where torch does not count (inference mode)."""
+    return None if x.is_inference() else x._version
+
+
 class Likeness:
     """What a tensor was: its shape, dtype and bits. The tensor itself is not kept."""
 

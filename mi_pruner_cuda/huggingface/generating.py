@@ -2,7 +2,7 @@
 
 A forward cannot say whether it is generate's own or one that a logits processor makes in between.
 But generate's own comes first, and Python's stack knows which generate is running: the outermost
-one of the model, as a processor may call generate again.
+one of the model, as a processor may call generate again, within it.
 """
 
 import sys
@@ -12,17 +12,19 @@ import weakref
 _OF_ONE_CALL = ("prepared_stopping_criteria", "prepared_logits_processor")
 
 
-def running_generate(model):
-    """An object that belongs to the outermost generate of this model on this thread's stack.
+def running_generates(model) -> list:
+    """An object of each generate of this model on this thread's stack, the innermost one first.
 
-    None where there is none. Nobody should hold it: it is told apart by a weak reference.
+    Nobody should hold them: they are told apart by weak references.
     """
-    found, frame = None, sys._getframe(1)
+    found, frame = [], sys._getframe(1)
     while frame is not None:
         if frame.f_code.co_name == "generate":
             variables = frame.f_locals
+            # A class's own generate may only call that of its base, which has these.
             if variables.get("self") is model:
-                found = next((v for n in _OF_ONE_CALL if (v := variables.get(n)) is not None), None)
+                own = next((v for n in _OF_ONE_CALL if (v := variables.get(n)) is not None), None)
+                found += [] if own is None else [own]
         frame = frame.f_back
     return found
 
@@ -39,7 +41,7 @@ class Generation:
         self.ids = ids
 
     def is_of(self, marker) -> bool:
-        """Whether it is the generate that running_generate found."""
+        """Whether it is the generate that running_generates found."""
         return self._marker() is marker
 
     def prompt_length(self, ids) -> int | None:

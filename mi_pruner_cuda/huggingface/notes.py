@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from .columns import CacheState
-from .fingerprint import of_rows
+from .fingerprint import of_rows, version
 from .report import Report
 
 _NOTE = "_mipruner_state"  # on the cache, so that it is copied, kept and forgotten with it
@@ -25,16 +25,17 @@ _MOST_RECENT = 256
 
 
 @dataclass(frozen=True)
-class Rows:
+class KeyRows:
     """The rows of a pruned cache, told apart by their keys.
 
     layer: whose keys.
-    column: the last pruned one, physical.
+    column: the last pruned one, physical; None where layers have windows, which it leaves: then
+        the last columns tell, after each forward anew.
     numbers: int64 (B).
     """
 
     layer: int
-    column: int
+    column: int | None
     numbers: torch.Tensor
 
     def places(self, cache) -> torch.Tensor | None:
@@ -42,7 +43,10 @@ class Rows:
 
         None where it cannot be said: the cache has no such columns, or they have left its window.
         """
-        found = _numbers(cache, self.layer, self.column)
+        return self.places_of(_numbers(cache, self.layer, self.column))
+
+    def places_of(self, found: torch.Tensor | None) -> torch.Tensor | None:
+        """The same for numbers that were worked out before."""
         if found is None:
             return None
         same = found.to(self.numbers.device)[:, None] == self.numbers
@@ -54,11 +58,12 @@ class Note:
     """state: None for a cache without pruned columns.
 
     rows: None where its rows cannot be told apart by keys.
-    report: what the prefill that pruned it kept.
+    report: what the prefill that pruned it kept, of all its items, also where rows went since.
+    mark: None on a copy.
     """
 
     state: CacheState | None
-    rows: Rows | None = None
+    rows: KeyRows | None = None
     report: Report | None = None
     mark: "_Mark | None" = None
 
@@ -70,13 +75,14 @@ class _Mark:
         keys = _keys(cache)
         self._owner = weakref.ref(owner)
         self._keys = None if keys is None else weakref.ref(keys)
+        self._version = None if keys is None else version(keys)
 
     def fits(self, owner: "CacheNotes", cache) -> bool:
         """Whether nothing but this pruner's forwards has changed the cache since."""
         if self._owner() is not owner or self._keys is None:
             return False
         keys = self._keys()
-        return keys is not None and keys is _keys(cache)
+        return keys is not None and keys is _keys(cache) and version(keys) == self._version
 
     def __deepcopy__(self, memo) -> None:
         return None
@@ -111,13 +117,15 @@ class CacheNotes:
         """After a prefill that pruned: notes on the cache what it holds."""
         rows = _rows_of(cache, state.width - 1 - state.guessed)
         note = Note(state, rows, report)
-        if rows is not None:
+        if rows is not None and rows.column is not None:
             self._recent.append(note)
         setattr(cache, _NOTE, replace(note, mark=_Mark(self, cache)))
 
     def mark(self, cache) -> None:
         """After any other forward: what the cache holds now is what this pruner left in it."""
         note = getattr(cache, _NOTE, None) or Note(None)
+        if note.rows is not None and note.rows.column is None:
+            note = replace(note, rows=_rows_by_window(cache))
         setattr(cache, _NOTE, replace(note, mark=_Mark(self, cache)))
 
     def follow(self, cache, length: int) -> Report | None:
@@ -143,13 +151,15 @@ class CacheNotes:
 
     def _found(self, cache, note: Note | None) -> Note:
         """The right note for a cache that something else has touched."""
-        if note is None or note.state is None:
+        if note is None:
             return self._look_up(cache) or Note(None)
+        if note.state is None:
+            return note
         places = None if note.rows is None else note.rows.places(cache)
-        if places is None:
-            return _whatever_the_order(cache, note)
-        if bool((places >= 0).all()):
+        if places is not None and bool((places >= 0).all()):
             return _taken(note, places)
+        if places is None or note.rows.column is None:
+            return _whatever_the_order(cache, note)
         known = self._look_up(cache)
         if known is None:
             raise ValueError(
@@ -160,16 +170,21 @@ class CacheNotes:
 
     def _look_up(self, cache) -> Note | None:
         """The note of a cache that was built from the tensors of a pruned one."""
+        some = False
+        numbers: dict[tuple, torch.Tensor | None] = {}
         for recent in reversed(list(self._recent)):  # threads may add to it
-            places = recent.rows.places(cache)
-            if places is None or bool((places < 0).all()):
-                continue
-            if bool((places < 0).any()):
-                raise ValueError(
-                    "past_key_values: some rows of the cache are of a pruned prompt and others are "
-                    "not; allowed are rows of one prefill"
-                )
-            return _taken(recent, places)
+            where = (recent.rows.layer, recent.rows.column)
+            if where not in numbers:
+                numbers[where] = _numbers(cache, *where)
+            places = recent.rows.places_of(numbers[where])
+            if places is not None and bool((places >= 0).all()):
+                return _taken(recent, places)
+            some |= places is not None and bool((places >= 0).any())
+        if some:
+            raise ValueError(
+                "past_key_values: some rows of the cache are of a pruned prompt and others are "
+                "not; allowed are rows of one prefill"
+            )
         return None
 
 
@@ -200,7 +215,11 @@ def _whatever_the_order(cache, note: Note) -> Note:
     keys = _keys(cache)
     batch = state.mask.shape[0] if keys is None or keys.dim() != 4 else keys.shape[0]
     same = batch == state.mask.shape[0]
-    return note if same else _taken(note, torch.zeros(batch, dtype=torch.long))
+    return (
+        note
+        if same
+        else _taken(note, torch.zeros(batch, dtype=torch.int64, device=state.mask.device))
+    )
 
 
 def _keys(cache) -> torch.Tensor | None:
@@ -212,25 +231,38 @@ def _keys(cache) -> torch.Tensor | None:
     return None
 
 
-def _rows_of(cache, column: int) -> Rows | None:
+def _rows_of(cache, column: int) -> KeyRows | None:
     """Tells rows apart by the last layer that has all columns."""
     for layer in reversed(range(len(getattr(cache, "layers", None) or ()))):
         numbers = _numbers(cache, layer, column)
         if numbers is not None:
-            return Rows(layer, column, numbers)
+            return KeyRows(layer, column, numbers)
+    return _rows_by_window(cache)
+
+
+def _rows_by_window(cache) -> KeyRows | None:
+    """Tells rows apart by the last columns of the last layer with a window."""
+    for layer in reversed(range(len(getattr(cache, "layers", None) or ()))):
+        numbers = _numbers(cache, layer, None)
+        if numbers is not None:
+            return KeyRows(layer, None, numbers)
     return None
 
 
-def _numbers(cache, number: int, column: int) -> torch.Tensor | None:
-    """int64 (B), of the keys up to a column; None where the layer does not hold those columns."""
+def _numbers(cache, number: int, column: int | None) -> torch.Tensor | None:
+    """int64 (B), of the keys up to a column; None where the layer does not hold those columns.
+
+    column: None takes the last columns of a layer with a window, None for one without.
+    """
     layers = getattr(cache, "layers", None) or ()
     layer = layers[number] if number < len(layers) else None
     keys = getattr(layer, "keys", None)
     if not torch.is_tensor(keys) or keys.dim() != 4:
         return None
-    begin, length = max(0, column + 1 - _COLUMNS), int(layer.get_seq_length())
-    if getattr(layer, "is_sliding", False) and length > keys.shape[2]:
-        return None  # what a window has dropped, or moved
-    if column >= min(length, keys.shape[2]):
+    if (column is None) != bool(getattr(layer, "is_sliding", False)):
         return None
-    return of_rows(keys[:, :, begin : column + 1])
+    if column is None:
+        return of_rows(keys[:, :, -_COLUMNS:])
+    if column >= min(int(layer.get_seq_length()), keys.shape[2]):
+        return None
+    return of_rows(keys[:, :, max(0, column + 1 - _COLUMNS) : column + 1])

@@ -27,7 +27,7 @@ from .models import Parts, find_parts
 from .notes import CacheNotes, state_of
 from .query import Query
 from .refusals import check_flash, check_unknown
-from .repeated import RepeatedPrompts, Rows
+from .repeated import IdRows, RepeatedPrompts
 from .report import ImageReport, Report
 from .reporting import Reporting
 from .step import (
@@ -90,13 +90,13 @@ def attach(
     attached, and new images in them are pruned too. Its rows may be reordered, selected, repeated,
     copied, pickled and built again from their tensors: each is known by its keys, among those of
     this pruner's latest 256 prefills where the cache is a new object. A pruned cache whose keys are
-    changed (rounded, quantised, dropped) is refused. What cannot be seen: rows of such a cache that
-    are padded and joined with others, which then count as whole.
+    changed (rounded, quantised, dropped) is refused. What cannot be seen is such a change in a new
+    cache object, or rows that are padded and joined with others there: they count as whole.
 
     Without a cache every step repeats the prompt. A forward belongs to a prompt in progress where
     each of its rows, or each without its last token, was a row of that prompt before, with the same
-    pixels: a question that is one word longer than the one before it, on the same picture, is taken
-    for its next step. Several prompts may take turns, in any thread.
+    pixels. Outside of generate, a question that is one word longer than one before it, on the same
+    picture, is therefore taken for its next step. Prompts may take turns, in any thread.
 
     Chunked prefill is refused. Assisted decoding works with transformers 5.18 and newer; what is
     guessed is no part of the question.
@@ -406,8 +406,10 @@ class Pruner:
         call.check_whole()
         if step.past > 0:
             return self._choose(call, step, step.length)
-        rows = Rows(call.input_ids)
-        keep = self._prompts.continued(call, rows, step.real)
+        rows = IdRows(call.input_ids)
+        keep = None
+        if not self._reporting.begins_generate:
+            keep = self._prompts.continued(call, rows, step.real)
         if keep is None:
             length = self._reporting.prompt_length(rows.ids)
             keep = self._choose(call, step, length)
@@ -417,9 +419,11 @@ class Pruner:
 
     def _note_text(self, call: Call) -> None:
         """A prompt without images; uncached steps that repeat it are no prompts of their own."""
-        rows = Rows(call.input_ids)
+        rows = IdRows(call.input_ids)
+        # Padding does not matter here: nothing is dropped.
         everything = torch.ones(rows.ids.shape, dtype=torch.bool, device="cpu")
-        if self._prompts.continued(call, rows, everything) is not None:
+        again = self._prompts.continued(call, rows, everything) is not None
+        if again and not self._reporting.begins_generate:
             return
         items = range(call.input_ids.shape[0])
         self._reporting.tell(
@@ -435,15 +439,18 @@ class Pruner:
         )
         asked = self._asked(step)
         asked[:, length:] = False
-        keep, report = choose(
-            find_visuals(scene, self.parts),
-            step.embeddings.detach(),
-            call.input_ids,
-            asked,
-            self._query,
-            self.parts.model.get_input_embeddings(),
-            self.options,
-        )
+        forward = dict(vars(self._now))
+        with self._reporting.unmoved():
+            keep, report = choose(
+                find_visuals(scene, self.parts),
+                step.embeddings.detach(),
+                call.input_ids,
+                asked,
+                self._query,
+                self.parts.model.get_input_embeddings(),
+                self.options,
+            )
+        vars(self._now).update(forward)  # a selector of the user's may have called the model
         self._reporting.tell(report)
         self._now.kept = report
         return keep

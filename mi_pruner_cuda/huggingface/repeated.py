@@ -14,13 +14,13 @@ from collections import deque
 import torch
 
 from .call import Call
-from .fingerprint import Likeness
+from .fingerprint import Likeness, version
 
-# So many are remembered, the latest; each takes a bool and a few bytes per column and step.
-MOST = 256
+# So many are remembered, those used last; each takes a bool a column and a few bytes a step.
+_MOST = 256
 
 
-class Rows:
+class IdRows:
     """The token ids of a call, as short numbers that tell rows apart."""
 
     def __init__(self, ids: torch.Tensor):
@@ -40,22 +40,26 @@ class _Picture:
 
     def __init__(self, x: torch.Tensor):
         self._given = weakref.ref(x)
+        self._version = version(x)
         self._likeness = Likeness(x)
 
     def is_in(self, x: torch.Tensor) -> bool:
-        return self._given() is x or self._likeness.fits(x)
+        untouched = self._given() is x and version(x) == self._version
+        return untouched or self._likeness.fits(x)
 
 
 class _Prompt:
     """One prompt without a cache."""
 
-    def __init__(self, call: Call, rows: Rows, real: torch.Tensor, keep: torch.Tensor):
+    def __init__(self, call: Call, rows: IdRows, real: torch.Tensor, keep: torch.Tensor):
         self._pictures = [_Picture(x) for x in call.vision_tensors()]
-        self._seen = [{digest} for digest in rows.whole]
+        # Beams of one prompt trade places, so equal rows share what was seen.
+        shared: dict[bytes, set[bytes]] = {}
+        self._seen = [shared.setdefault(digest, {digest}) for digest in rows.whole]
         self._real = real
         self._keep = keep
 
-    def goes_on_in(self, call: Call, rows: Rows, real: torch.Tensor) -> bool:
+    def goes_on_in(self, call: Call, rows: IdRows, real: torch.Tensor) -> bool:
         """Whether the call repeats this prompt, with more tokens after it."""
         length = self._keep.shape[1]
         if len(rows.whole) != len(self._seen) or rows.length <= length:
@@ -70,7 +74,7 @@ class _Prompt:
             and all(old.is_in(new) for old, new in zip(self._pictures, pictures, strict=True))
         )
 
-    def extend(self, rows: Rows) -> torch.Tensor:
+    def extend(self, rows: IdRows) -> torch.Tensor:
         """Bool (B, L): the prompt's choice, and everything after it."""
         for seen, digest in zip(self._seen, rows.whole, strict=True):
             seen.add(digest)
@@ -82,10 +86,10 @@ class RepeatedPrompts:
     """The prompts in progress. Threads share them: a pool may give each step to another thread."""
 
     def __init__(self):
-        self._prompts: deque[_Prompt] = deque(maxlen=MOST)
+        self._prompts: deque[_Prompt] = deque(maxlen=_MOST)
         self._lock = threading.Lock()
 
-    def add(self, call: Call, rows: Rows, real: torch.Tensor, keep: torch.Tensor) -> None:
+    def add(self, call: Call, rows: IdRows, real: torch.Tensor, keep: torch.Tensor) -> None:
         """Notes what was chosen.
 
         Args:
@@ -98,10 +102,12 @@ class RepeatedPrompts:
         with self._lock:
             self._prompts.append(prompt)
 
-    def continued(self, call: Call, rows: Rows, real: torch.Tensor) -> torch.Tensor | None:
+    def continued(self, call: Call, rows: IdRows, real: torch.Tensor) -> torch.Tensor | None:
         """Bool (B, L), the choice of the prompt that the call repeats; None for a new prompt."""
         with self._lock:
             for prompt in reversed(self._prompts):
                 if prompt.goes_on_in(call, rows, real):
+                    self._prompts.remove(prompt)
+                    self._prompts.append(prompt)
                     return prompt.extend(rows)
         return None
