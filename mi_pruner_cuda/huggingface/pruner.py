@@ -80,7 +80,8 @@ def attach(
     model itself. In model.forward(...) the modules within are pruned still, but labels and
     logits_to_keep go unchecked: a loss there fails, or is taken at columns that pruning moved.
 
-    torch.save, pickle and copy give the plain model, without the pruner; this one keeps it.
+    torch.save, pickle and copy.deepcopy give the plain model, without the pruner; this one keeps
+    it. copy.copy shares the modules, and their pruner.
     torch.export and torch.jit.trace refuse it: detach() first.
 
     A compiled model works, whether it was compiled before or after: attach and detach have
