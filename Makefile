@@ -40,8 +40,9 @@ CMAKE := PATH="$(abspath $(BIN)):$$PATH" cmake
 # and virtual machines that name instructions which they do not run (AMX) do no harm.
 LLAMA_OPTIONS := -DLLAMA_BUILD_MTMD=ON -DLLAMA_OPENSSL=OFF -DGGML_NATIVE=OFF -DGGML_OPENMP=OFF \
 	$(foreach part,COMMON TOOLS EXAMPLES TESTS SERVER APP UI,-DLLAMA_BUILD_$(part)=OFF)
-# Python compiles what is imported; pip would compile all that is installed.
+# Python compiles what is imported, and keeps it; pip would compile all that is installed.
 PIP_INSTALL = $(BIN)/pip install --quiet --no-compile
+unexport PYTHONDONTWRITEBYTECODE
 # Idle workers take half of what a busy one has left.
 PYTEST = $(BIN)/python -m pytest --numprocesses $(TEST_WORKERS) --dist worksteal
 CXX_FILES = $(shell find csrc bench -name '*.h' -o -name '*.hpp' -o -name '*.c' -o -name '*.cpp' \
