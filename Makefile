@@ -2,8 +2,7 @@
 #
 #   make demo     answer a question about a picture with all and with a tenth of its visual tokens
 #   make test     the test suite
-#   make test-quick  what of it compiles nothing and is not slow: two minutes, once `make test` or
-#                 this has installed and built everything
+#   make test-quick  what of it compiles nothing and is not slow
 #   make test-install  wheels for other systems, Pythons and processors, plain CMake, uv
 #   make test-llama  mipruner inside the real llama.cpp, which it fetches and builds
 #   make lmms-eval  the demo model through lmms-eval, which it installs
