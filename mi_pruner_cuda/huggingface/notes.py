@@ -172,7 +172,7 @@ class CacheNotes:
         """The note of a cache that was built from the tensors of a pruned one."""
         some = False
         numbers: dict[tuple, torch.Tensor | None] = {}
-        for recent in reversed(list(self._recent)):  # threads may add to it
+        for recent in reversed(list(self._recent)):  # a copy: threads may add to it
             where = (recent.rows.layer, recent.rows.column)
             if where not in numbers:
                 numbers[where] = _numbers(cache, *where)
@@ -214,12 +214,9 @@ def _whatever_the_order(cache, note: Note) -> Note:
         )
     keys = _keys(cache)
     batch = state.mask.shape[0] if keys is None or keys.dim() != 4 else keys.shape[0]
-    same = batch == state.mask.shape[0]
-    return (
-        note
-        if same
-        else _taken(note, torch.zeros(batch, dtype=torch.int64, device=state.mask.device))
-    )
+    if batch == state.mask.shape[0]:
+        return note
+    return _taken(note, torch.zeros(batch, dtype=torch.int64, device=state.mask.device))
 
 
 def _keys(cache) -> torch.Tensor | None:

@@ -373,7 +373,8 @@ class Pruner:
         inputs = named(module, args, kwargs)
         cache = given_cache(inputs)
         self._now.cache = cache
-        self._notes.follow(cache, cache_length(cache))
+        if self._now.call is None:  # called alone; else the hook before has followed the cache
+            self._notes.follow(cache, cache_length(cache))
         if inputs.get("inputs_embeds") is None:
             return None
         given = self._now.call is None or self._now.call.inputs.get("position_ids") is not None
